@@ -1,0 +1,12 @@
+//! What every Kubernetes object is: kinds, schema, metadata, selectors, quantities, patches, defaulting,
+//! validation, `Status`.
+//!
+//! Owns: everything about objects that is a function of objects.
+//! Called by: every other crate.
+//! Never: does IO, reads the clock, or knows that HTTP exists beyond a status code.
+
+pub mod object;
+pub mod status;
+
+pub use object::{ObjectKey, ResourceId};
+pub use status::{FieldError, FieldErrorType, Status};

@@ -1,0 +1,1 @@
+//! List, watch, cache and the driver that runs reconcilers.

@@ -1,0 +1,1 @@
+//! CRI RuntimeService and ImageService.

@@ -1,0 +1,1 @@
+//! Runs the Pods bound to one Node.

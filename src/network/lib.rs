@@ -1,0 +1,1 @@
+//! Pod network namespaces, addresses, and routes between nodes.

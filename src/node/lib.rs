@@ -1,0 +1,1 @@
+//! What runs inside a node container: init and the wiring of components.

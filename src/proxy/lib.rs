@@ -1,0 +1,1 @@
+//! Services and EndpointSlices become nf_tables rules.

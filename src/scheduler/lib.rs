@@ -1,0 +1,1 @@
+//! Chooses Nodes for Pods.

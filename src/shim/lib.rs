@@ -1,0 +1,1 @@
+//! The short-lived helper around one container: the only user of libcontainer.

@@ -1,0 +1,1 @@
+//! Bytes with revisions: MVCC in memory, watch by revision, durability by group commit.

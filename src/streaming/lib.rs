@@ -1,0 +1,1 @@
+//! Exec, attach and port-forward wire protocols: WebSocket channels and SPDY/3.1.
