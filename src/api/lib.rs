@@ -6,7 +6,10 @@
 //! Never: does IO, reads the clock, or knows that HTTP exists beyond a status code.
 
 pub mod object;
+pub mod registry;
+pub mod resources;
 pub mod status;
 
 pub use object::{ObjectKey, ResourceId};
+pub use registry::{Resource, Scope, Verb};
 pub use status::{FieldError, FieldErrorType, Status};
