@@ -8,6 +8,7 @@
 pub mod object;
 pub mod registry;
 pub mod resources;
+pub mod schema;
 pub mod status;
 
 pub use object::{ObjectKey, ResourceId};
