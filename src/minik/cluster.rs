@@ -141,7 +141,11 @@ async fn find(docker: &Docker, label: String) -> Result<BTreeMap<String, Cluster
         let name = container.names.unwrap_or_default().first().map_or("", |n| n.trim_start_matches('/')).to_string();
         let node = Node {
             name,
-            role: if labels.get(LABEL_ROLE).is_some_and(|r| r == "control-plane") { Role::ControlPlane } else { Role::Worker },
+            role: if labels.get(LABEL_ROLE).is_some_and(|r| r == "control-plane") {
+                Role::ControlPlane
+            } else {
+                Role::Worker
+            },
             state: match container.state {
                 Some(ContainerSummaryStateEnum::RUNNING) => State::Running,
                 Some(ContainerSummaryStateEnum::PAUSED) => State::Paused,

@@ -45,7 +45,9 @@ pub fn code(error: &Error) -> Option<u16> {
 /// Docker's own words.
 pub fn message(error: &Error) -> String {
     match error {
-        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => message.clone(),
+        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
+            message.clone()
+        }
         other => other.to_string(),
     }
 }

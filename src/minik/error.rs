@@ -95,7 +95,8 @@ impl CliError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::DockerUnreachable { .. } => {
-                "start Docker (`systemctl start docker`, or Docker Desktop), or point DOCKER_HOST at a running one".into()
+                "start Docker (`systemctl start docker`, or Docker Desktop), or point DOCKER_HOST at a running one"
+                    .into()
             }
             Self::DockerPermission { .. } => {
                 "add yourself to the group `docker` (`sudo usermod -aG docker $USER`, then log in again)".into()
@@ -104,10 +105,13 @@ impl CliError {
                 format!("choose another profile with `-p NAME`, or remove the {by} `{name}` yourself")
             }
             Self::NoAddressSpace { .. } => {
-                "remove unused networks with `docker network prune`, or name a free one with `--subnet 10.123.45.0/24`".into()
+                "remove unused networks with `docker network prune`, or name a free one with `--subnet 10.123.45.0/24`"
+                    .into()
             }
             Self::PortTaken { .. } => "end what listens there, or choose another with `--api-port`".into(),
-            Self::TooLittleMemory { .. } => "use fewer nodes, or give Docker more memory; `--force` starts anyway".into(),
+            Self::TooLittleMemory { .. } => {
+                "use fewer nodes, or give Docker more memory; `--force` starts anyway".into()
+            }
             Self::DiskFull { .. } => "make room: `docker system df` shows what uses it".into(),
             Self::Kubeconfig { .. } => {
                 "mend the file's permissions or syntax, or write elsewhere with `KUBECONFIG=FILE minik start`".into()
@@ -119,7 +123,9 @@ impl CliError {
                 format!("add nodes with `minik node add -p {profile}`, or `minik delete -p {profile}` and start again")
             }
             Self::NotReady { node, reason, .. } => {
-                format!("{reason}; read its log with `minik logs --node {node}`; keep the nodes next time with `--retain`")
+                format!(
+                    "{reason}; read its log with `minik logs --node {node}`; keep the nodes next time with `--retain`"
+                )
             }
             Self::NodeDied { last_words, .. } => format!("its last words: {last_words}"),
             Self::Interrupted { left: Some(command) } => format!("something is left; remove it with `{command}`"),

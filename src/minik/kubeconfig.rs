@@ -62,7 +62,8 @@ pub fn merge(path: &Path, entry: &Entry<'_>) -> Result<(), KubeconfigError> {
         let context = entry.profile;
         let encode = |pem: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
         let cluster = map([("certificate-authority-data", encode(entry.ca)), ("server", entry.server.into())]);
-        let user = map([("client-certificate-data", encode(entry.certificate)), ("client-key-data", encode(entry.key))]);
+        let user =
+            map([("client-certificate-data", encode(entry.certificate)), ("client-key-data", encode(entry.key))]);
         let link = map([("cluster", context.into()), ("user", context.into())]);
         put(config, "clusters", "cluster", context, cluster)?;
         put(config, "users", "user", context, user)?;
@@ -140,7 +141,9 @@ fn change(
     };
     let mut config = match serde_yaml::from_str(&text)? {
         Value::Mapping(config) => config,
-        Value::Null => [("apiVersion", "v1"), ("kind", "Config")].map(|(k, v)| (k.into(), v.into())).into_iter().collect(),
+        Value::Null => {
+            [("apiVersion", "v1"), ("kind", "Config")].map(|(k, v)| (k.into(), v.into())).into_iter().collect()
+        }
         _ => return Err(KubeconfigError::NotAMapping),
     };
     if !edit(&mut config)? {
@@ -155,7 +158,9 @@ fn change(
         .truncate(true)
         .mode(0o600)
         .open(&new)
-        .and_then(|mut f| f.write_all(serde_yaml::to_string(&config).unwrap_or_default().as_bytes()).and_then(|()| f.sync_all()))
+        .and_then(|mut f| {
+            f.write_all(serde_yaml::to_string(&config).unwrap_or_default().as_bytes()).and_then(|()| f.sync_all())
+        })
         .and_then(|()| fs::rename(&new, &target));
     if written.is_err() {
         let _ = fs::remove_file(&new);

@@ -127,11 +127,7 @@ impl ClusterKeys {
     pub fn create() -> Result<Self, PkiError> {
         let token_key =
             KeyPair::generate().map_err(|source| PkiError { subject: "service account tokens".into(), source })?;
-        Ok(Self {
-            ca: Authority::create("kubernetes")?,
-            front_proxy: Authority::create("front-proxy-ca")?,
-            token_key,
-        })
+        Ok(Self { ca: Authority::create("kubernetes")?, front_proxy: Authority::create("front-proxy-ca")?, token_key })
     }
 
     /// Files only the control plane has. `address` is where other nodes reach it.
@@ -147,9 +143,11 @@ impl ClusterKeys {
             NodeFile::public("pki/sa.pub", spki_pem(&self.token_key)),
             NodeFile::public("pki/front-proxy-ca.crt", self.front_proxy.certificate.as_str()),
         ];
-        for (name, identity) in
-            [("apiserver", &server), ("apiserver-kubelet-client", &kubelet_client), ("front-proxy-client", &front_proxy)]
-        {
+        for (name, identity) in [
+            ("apiserver", &server),
+            ("apiserver-kubelet-client", &kubelet_client),
+            ("front-proxy-client", &front_proxy),
+        ] {
             files.push(NodeFile::public(&format!("pki/{name}.crt"), identity.certificate.as_str()));
             files.push(NodeFile::secret(&format!("pki/{name}.key"), identity.key.as_str()));
         }
@@ -202,7 +200,8 @@ fn api_server_names(node: &str, address: Ipv4Addr) -> Vec<String> {
 fn spki_pem(key: &KeyPair) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(key.subject_public_key_info());
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|c| std::str::from_utf8(c).expect("base64 is ASCII")).collect();
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|c| std::str::from_utf8(c).expect("base64 is ASCII")).collect();
     format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
 }
 
@@ -219,4 +218,3 @@ fn kubeconfig_file(name: &str, user: &str, api: &str, ca: &str, identity: &Ident
     });
     NodeFile::secret(&format!("{name}.kubeconfig"), config.to_string())
 }
-

@@ -44,9 +44,8 @@ fn v1() -> Result<(), CgroupError> {
 /// leaf first and hands every controller down.
 fn v2() -> Result<(), CgroupError> {
     remount(Path::new(ROOT))?;
-    let write = |path: &str, text: &str| {
-        fs::write(path, text).map_err(|source| CgroupError { path: path.into(), source })
-    };
+    let write =
+        |path: &str, text: &str| fs::write(path, text).map_err(|source| CgroupError { path: path.into(), source });
     let leaf = format!("{ROOT}/init");
     fs::create_dir_all(&leaf).map_err(|source| CgroupError { path: leaf.clone(), source })?;
     let procs = fs::read_to_string(format!("{ROOT}/cgroup.procs"))

@@ -45,7 +45,8 @@ pub async fn run(profile: &str, verb: &Verb, format: Format) -> Result<(), CliEr
             let mut loaded = Vec::new();
             for image in images {
                 progress.step(&format!("Loading {image}"));
-                let said = execute(&docker, &node.name, vec!["/minik", "image-import"], Some(source(&docker, image).await?));
+                let said =
+                    execute(&docker, &node.name, vec!["/minik", "image-import"], Some(source(&docker, image).await?));
                 loaded.extend(said.await?.lines().map(ToString::to_string));
             }
             progress.done(&format!("Loaded {}", loaded.join(", ")));
@@ -94,7 +95,12 @@ async fn source(docker: &Docker, image: &str) -> Result<Bytestream, CliError> {
 }
 
 /// Runs a command in a node, with a stream for its input; its output when it succeeded.
-async fn execute(docker: &Docker, node: &str, command: Vec<&str>, input: Option<Bytestream>) -> Result<String, CliError> {
+async fn execute(
+    docker: &Docker,
+    node: &str,
+    command: Vec<&str>,
+    input: Option<Bytestream>,
+) -> Result<String, CliError> {
     let options = CreateExecOptions {
         attach_stdin: Some(input.is_some()),
         attach_stdout: Some(true),

@@ -32,14 +32,29 @@ fn summary(cluster: &cluster::Cluster) -> &'static str {
 async fn list(format: Format) -> Result<(), CliError> {
     let clusters = cluster::all(&docker::connect().await?).await?;
     if format == Format::Json {
-        let all: Vec<_> = clusters.values().map(|c| serde_json::json!({"profile": c.profile, "status": summary(c),
-            "server": c.api_url(), "nodes": c.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>()})).collect();
+        let all: Vec<_> = clusters
+            .values()
+            .map(|c| {
+                serde_json::json!({"profile": c.profile, "status": summary(c),
+            "server": c.api_url(), "nodes": c.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>()})
+            })
+            .collect();
         println!("{}", serde_json::Value::from(all));
         return Ok(());
     }
     let version = |c: &cluster::Cluster| c.nodes.first().map(|n| n.version.clone()).unwrap_or_default();
-    let rows: Vec<Vec<String>> = clusters.values().map(|c| vec![c.profile.clone(), summary(c).into(),
-        c.nodes.len().to_string(), c.api_url().unwrap_or_default(), version(c)]).collect();
+    let rows: Vec<Vec<String>> = clusters
+        .values()
+        .map(|c| {
+            vec![
+                c.profile.clone(),
+                summary(c).into(),
+                c.nodes.len().to_string(),
+                c.api_url().unwrap_or_default(),
+                version(c),
+            ]
+        })
+        .collect();
     if rows.is_empty() {
         eprintln!("There is no cluster; `minik start` makes one.");
     } else {

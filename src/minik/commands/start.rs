@@ -91,7 +91,8 @@ pub async fn run(profile: &str, args: &Args, format: Format) -> Result<(), CliEr
         None => create_or_clean_up(&docker, profile, args, &progress).await?,
     };
     let cluster = cluster::require(&docker, profile).await?;
-    progress.done(&format!("Cluster `{profile}` is ready: {} node(s), Kubernetes v1.37, {server}", cluster.nodes.len()));
+    progress
+        .done(&format!("Cluster `{profile}` is ready: {} node(s), Kubernetes v1.37, {server}", cluster.nodes.len()));
     match format {
         Format::Json => println!(
             "{}",
@@ -105,7 +106,12 @@ pub async fn run(profile: &str, args: &Args, format: Format) -> Result<(), CliEr
 }
 
 /// A first start that fails or is interrupted leaves nothing, unless asked to.
-async fn create_or_clean_up(docker: &Docker, profile: &str, args: &Args, progress: &Progress) -> Result<String, CliError> {
+async fn create_or_clean_up(
+    docker: &Docker,
+    profile: &str,
+    args: &Args,
+    progress: &Progress,
+) -> Result<String, CliError> {
     let result = tokio::select! {
         result = create(docker, profile, args, progress) => result,
         _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted { left: None }),
@@ -138,8 +144,7 @@ async fn create(docker: &Docker, profile: &str, args: &Args, progress: &Progress
     check_memory(docker, count, args.force).await?;
     progress.step(&format!("Preparing network, image and keys for {count} node(s)"));
     let keys = tokio::task::spawn_blocking(ClusterKeys::create);
-    let (subnet, image) =
-        tokio::try_join!(network::ensure(docker, profile, args.subnet), image::ensure(docker))?;
+    let (subnet, image) = tokio::try_join!(network::ensure(docker, profile, args.subnet), image::ensure(docker))?;
     let keys = keys.await.expect("making keys does not panic")?;
     if image.imported {
         progress.note("Imported the node image (this executable)");
@@ -284,8 +289,7 @@ fn publish(args: &Args) -> Result<Publish, CliError> {
 
 fn write_kubeconfig(profile: &str, server: &str, ca: &str, admin: &Identity) -> Result<(), CliError> {
     let path = kubeconfig::target();
-    let entry =
-        kubeconfig::Entry { profile, server, ca, certificate: &admin.certificate, key: &admin.key };
+    let entry = kubeconfig::Entry { profile, server, ca, certificate: &admin.certificate, key: &admin.key };
     kubeconfig::merge(&path, &entry).map_err(|source| CliError::Kubeconfig { path, source })
 }
 
@@ -299,7 +303,8 @@ async fn resume(docker: &Docker, cluster: &Cluster, args: &Args, progress: &Prog
     progress.step(&format!("Starting {} node(s)", cluster.nodes.len()));
     let limit = Duration::from_secs(args.wait_timeout);
     let was_running = control_plane.state == State::Running;
-    let output = if was_running { None } else { Some(ready::listen(docker, &control_plane.name, ready::Since::Now).await?) };
+    let output =
+        if was_running { None } else { Some(ready::listen(docker, &control_plane.name, ready::Since::Now).await?) };
     let api = control_plane.api_port.map(|port| Publish { address: args.listen_address.to_string(), port });
     try_join_all(cluster.nodes.iter().map(|node| {
         let api = if node.role == Role::ControlPlane { api.as_ref() } else { None };
@@ -348,8 +353,11 @@ pub async fn read_file(docker: &Docker, cluster: &Cluster, path: &str) -> Result
     let node = cluster.control_plane().ok_or_else(missing)?;
     let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
     let what = format!("read {path} of node {}", node.name);
-    let tar: Vec<_> =
-        docker.download_from_container(&node.name, Some(options)).try_collect().await.map_err(docker::failed(what.clone()))?;
+    let tar: Vec<_> = docker
+        .download_from_container(&node.name, Some(options))
+        .try_collect()
+        .await
+        .map_err(docker::failed(what.clone()))?;
     let tar = tar.concat();
     let read = || {
         let mut archive = tar::Archive::new(tar.as_slice());

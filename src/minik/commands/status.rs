@@ -49,15 +49,35 @@ pub async fn run(profile: &str, format: Format) -> Result<(), CliError> {
     let kubelet = |name: &str| conditions.get(name).copied().unwrap_or("Unknown");
     match format {
         Format::Json => {
-            let nodes: Vec<_> = cluster.nodes.iter().map(|n| serde_json::json!({"name": n.name, "role": n.role.as_str(),
-                "container": n.state.as_str(), "kubelet": kubelet(&n.name), "address": n.address})).collect();
-            println!("{}", serde_json::json!({"profile": profile, "apiServer": api, "server": url,
-                "kubeconfig": context, "nodes": nodes}));
+            let nodes: Vec<_> = cluster
+                .nodes
+                .iter()
+                .map(|n| {
+                    serde_json::json!({"name": n.name, "role": n.role.as_str(),
+                "container": n.state.as_str(), "kubelet": kubelet(&n.name), "address": n.address})
+                })
+                .collect();
+            println!(
+                "{}",
+                serde_json::json!({"profile": profile, "apiServer": api, "server": url,
+                "kubeconfig": context, "nodes": nodes})
+            );
         }
         Format::Text => {
             println!("profile:     {profile}\napi server:  {api}  {url}\nkubeconfig:  {context}\n");
-            let rows: Vec<Vec<String>> = cluster.nodes.iter().map(|n| vec![n.name.clone(), n.role.as_str().into(),
-                n.state.as_str().into(), kubelet(&n.name).into(), n.address.map(|a| a.to_string()).unwrap_or_default()]).collect();
+            let rows: Vec<Vec<String>> = cluster
+                .nodes
+                .iter()
+                .map(|n| {
+                    vec![
+                        n.name.clone(),
+                        n.role.as_str().into(),
+                        n.state.as_str().into(),
+                        kubelet(&n.name).into(),
+                        n.address.map(|a| a.to_string()).unwrap_or_default(),
+                    ]
+                })
+                .collect();
             print!("{}", table(&["NODE", "ROLE", "CONTAINER", "KUBELET", "ADDRESS"], &rows));
         }
     }

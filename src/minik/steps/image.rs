@@ -14,8 +14,7 @@ use crate::error::CliError;
 const REPOSITORY: &str = "minik-node";
 /// Enough of a SHA-256 to never meet another build's.
 const HASH_CHARS: usize = 16;
-const FOLDERS: [&str; 9] =
-    ["proc", "sys", "dev", "etc", "run", "tmp", "root", "var/lib/minik", "var/lib/minik-images"];
+const FOLDERS: [&str; 9] = ["proc", "sys", "dev", "etc", "run", "tmp", "root", "var/lib/minik", "var/lib/minik-images"];
 
 /// Tag of the image, and whether it had to be imported.
 pub struct Image {

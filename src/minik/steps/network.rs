@@ -88,7 +88,8 @@ pub async fn ensure(docker: &Docker, profile: &str, asked: Option<Subnet>) -> Re
     let name = network_name(profile);
     let mut tried = Vec::new();
     for _ in 0..RACES_MAX {
-        let networks = docker.list_networks(None::<ListNetworksOptions>).await.map_err(docker::failed("list networks"))?;
+        let networks =
+            docker.list_networks(None::<ListNetworksOptions>).await.map_err(docker::failed("list networks"))?;
         let mut used = host_routes();
         for network in networks {
             let configs = network.ipam.and_then(|i| i.config).unwrap_or_default();

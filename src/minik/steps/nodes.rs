@@ -63,9 +63,7 @@ async fn create_container(docker: &Docker, spec: &NodeSpec<'_>, capabilities: Ca
     let options = CreateContainerOptionsBuilder::new().name(name).build();
     match docker.create_container(Some(options), body(spec, capabilities)).await {
         Ok(_) => Ok(()),
-        Err(e) if docker::code(&e) == Some(409) => {
-            Err(CliError::NameTaken { name: name.clone(), by: "container" })
-        }
+        Err(e) if docker::code(&e) == Some(409) => Err(CliError::NameTaken { name: name.clone(), by: "container" }),
         Err(e) => Err(docker::failed(format!("create node {name}"))(e)),
     }
 }
@@ -200,7 +198,8 @@ fn body(spec: &NodeSpec<'_>, capabilities: Capabilities) -> ContainerCreateBody 
     if let Some(api) = &spec.api {
         labels.insert(LABEL_API_PORT.into(), api.port.to_string());
     }
-    let address = EndpointIpamConfig { ipv4_address: Some(config.address.to_string()), ..EndpointIpamConfig::default() };
+    let address =
+        EndpointIpamConfig { ipv4_address: Some(config.address.to_string()), ..EndpointIpamConfig::default() };
     let endpoint = EndpointSettings { ipam_config: Some(address), ..EndpointSettings::default() };
     ContainerCreateBody {
         hostname: Some(config.name.clone()),

@@ -42,7 +42,12 @@ pub async fn listen(docker: &Docker, node: &str, since: Since) -> Result<AttachC
 }
 
 /// Returns when the API server has said that it answers.
-pub async fn api(docker: &Docker, node: &str, mut output: AttachContainerResults, limit: Duration) -> Result<(), CliError> {
+pub async fn api(
+    docker: &Docker,
+    node: &str,
+    mut output: AttachContainerResults,
+    limit: Duration,
+) -> Result<(), CliError> {
     let said = async {
         while let Some(Ok(line)) = output.output.next().await {
             if line.to_string().contains(API_READY) {
@@ -79,8 +84,7 @@ pub fn client(profile: &str, server: &str, ca: &str, admin: &Identity) -> Result
             key_pem: admin.key.as_bytes().to_vec(),
         },
     };
-    let remote =
-        Remote::new(endpoint).map_err(|e| CliError::Api { profile: profile.into(), source: Box::new(e) })?;
+    let remote = Remote::new(endpoint).map_err(|e| CliError::Api { profile: profile.into(), source: Box::new(e) })?;
     Ok(Client::new(Arc::new(remote)))
 }
 
@@ -89,7 +93,8 @@ pub async fn nodes(client: Client, names: &[String], limit: Duration) -> Result<
     let cancel = CancellationToken::new();
     let _stop = cancel.clone().drop_guard();
     let cache = Cache::builder(client).watch(NODES).start(&Tasks::new(cancel));
-    let ready = |name: &String, view: &minik_client::View| view.get(NODES, "", name).is_some_and(|n| is_ready(n).is_ok());
+    let ready =
+        |name: &String, view: &minik_client::View| view.get(NODES, "", name).is_some_and(|n| is_ready(n).is_ok());
     let all_ready = cache.wait_for(limit, |view| names.iter().all(|n| ready(n, view))).await;
     if matches!(all_ready, Wait::Met) {
         return Ok(());
