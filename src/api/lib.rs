@@ -5,11 +5,21 @@
 //! Called by: every other crate.
 //! Never: does IO, reads the clock, or knows that HTTP exists beyond a status code.
 
+pub mod apply;
+pub mod defaulting;
+pub mod names;
 pub mod object;
+pub mod patch;
+pub mod quantity;
 pub mod registry;
 pub mod resources;
 pub mod schema;
+pub mod selector;
 pub mod status;
+pub mod strategy;
+pub mod structure;
+pub mod table;
+pub mod validation;
 
 pub use object::{ObjectKey, ResourceId};
 pub use registry::{Resource, Scope, Verb};
