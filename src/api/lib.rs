@@ -6,6 +6,7 @@
 //! Never: does IO, reads the clock, or knows that HTTP exists beyond a status code.
 
 pub mod apply;
+pub mod decode;
 pub mod defaulting;
 pub mod names;
 pub mod object;
@@ -20,6 +21,7 @@ pub mod strategy;
 pub mod structure;
 pub mod table;
 pub mod validation;
+pub mod wire;
 
 pub use object::{ObjectKey, ResourceId};
 pub use registry::{Resource, Scope, Verb};

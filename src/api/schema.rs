@@ -77,6 +77,8 @@ struct TypeRow {
     fields: Range<u16>,
     /// Own and inlined fields sorted by JSON name.
     by_name: Box<[Field]>,
+    /// Its own fields with a protobuf tag, in the order of tags.
+    by_tag: Box<[Field]>,
     /// Those of `by_name` that Go writes even when nothing was said about them.
     always: Box<[Field]>,
 }
@@ -213,8 +215,11 @@ impl Type {
     }
     /// The field of that JSON name, inlined ones included.
     pub fn field(self, name: &str) -> Option<Field> {
-        let fields = &self.row().by_name;
-        fields.binary_search_by(|f| f.name().cmp(name)).ok().map(|i| fields[i])
+        self.position(name).map(|i| self.row().by_name[i])
+    }
+    /// Where in [`Type::fields`] that field is.
+    pub fn position(self, name: &str) -> Option<usize> {
+        self.row().by_name.binary_search_by(|f| f.name().cmp(name)).ok()
     }
     /// All fields as JSON has them, inlined ones included, sorted by name.
     pub fn fields(self) -> &'static [Field] {
@@ -223,6 +228,18 @@ impl Type {
     /// The fields of the Go struct (and of the protobuf message) in its order; inlined types are one field.
     pub fn own_fields(self) -> impl DoubleEndedIterator<Item = Field> {
         self.row().fields.clone().map(Field)
+    }
+    /// The fields of the protobuf message in the order of their tags; inlined types are one field.
+    pub fn by_tag(self) -> &'static [Field] {
+        &self.row().by_tag
+    }
+    /// `apiextensions.JSONSchemaProps`, which refers to itself through types with a wire form of their own.
+    pub(crate) fn json_schema() -> Type {
+        static SCHEMA: OnceLock<Type> = OnceLock::new();
+        *SCHEMA.get_or_init(|| {
+            Type::named("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
+                .expect("a built-in type")
+        })
     }
     /// The fields that are written even when empty.
     pub fn always(self) -> &'static [Field] {
@@ -462,7 +479,16 @@ mod parse {
             }
             self.types.insert((package, name), self.schema.types.len() as u16);
             let empty = || Vec::new().into_boxed_slice();
-            let row = TypeRow { name, package, atomic, unions, fields: 0..0, by_name: empty(), always: empty() };
+            let row = TypeRow {
+                name,
+                package,
+                atomic,
+                unions,
+                fields: 0..0,
+                by_name: empty(),
+                by_tag: empty(),
+                always: empty(),
+            };
             self.schema.types.push(row);
         }
 
@@ -589,6 +615,11 @@ mod parse {
                         || field.flags & OMIT_EMPTY != 0 && (field.flags & POINTER != 0 || !is_struct);
                     !omits
                 };
+                let mut by_tag: Vec<Field> = row.fields.clone().map(Field).collect();
+                let tag = |f: &Field| schema.fields[f.0 as usize].tag;
+                by_tag.retain(|f| tag(f) != 0);
+                by_tag.sort_by_key(tag);
+                row.by_tag = by_tag.into();
                 row.always = by_name.iter().filter(always).copied().collect();
                 row.by_name = by_name;
             }
