@@ -234,9 +234,8 @@ pub fn format_object(selector: &Value) -> String {
 enum Token {
     End,
     Identifier(String),
-    /// One of the operators and punctuation marks, or a run of them that means nothing.
+    /// One of the operators and punctuation marks.
     Symbol(&'static str),
-    Broken(String),
 }
 
 const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
@@ -245,7 +244,7 @@ impl Token {
     fn text(&self) -> &str {
         match self {
             Token::End => "",
-            Token::Identifier(s) | Token::Broken(s) => s,
+            Token::Identifier(s) => s,
             Token::Symbol(s) => s,
         }
     }
