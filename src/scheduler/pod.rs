@@ -1,0 +1,111 @@
+//! A Pod as the scheduler needs it, parsed once.
+//!
+//! Owns: which Pods are the scheduler's business, and what of a Pod decides where it may go.
+//! Called by: the picture of the cluster and the queue.
+//! Never: keeps a copy of what the cached object holds.
+
+use std::sync::Arc;
+
+use minik_api::{ObjectKey, object};
+use minik_client::Object;
+use serde_json::Value;
+
+use crate::affinity::{NodeWants, PodWants};
+use crate::resources::{PodResources, of_pod};
+use crate::spread::Constraint;
+use crate::taints::{Toleration, tolerations};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    pub ip: String,
+    pub protocol: String,
+    pub port: i64,
+}
+
+pub(crate) struct Pod {
+    pub object: Arc<Object>,
+    pub key: ObjectKey,
+    pub uid: String,
+    pub priority: i64,
+    pub resources: PodResources,
+    pub host_ports: Vec<HostPort>,
+    pub tolerations: Vec<Toleration>,
+    pub node_wants: NodeWants,
+    pub pod_wants: PodWants,
+    pub spread: Vec<Constraint>,
+}
+
+impl Pod {
+    pub(crate) fn new(object: Arc<Object>) -> Pod {
+        let spec = &object["spec"];
+        let labels = &object["metadata"]["labels"];
+        let namespace = object::namespace(&object);
+        Pod {
+            key: object.key(),
+            uid: object::uid(&object).to_string(),
+            priority: spec["priority"].as_i64().unwrap_or(0),
+            resources: of_pod(spec),
+            host_ports: host_ports(spec),
+            tolerations: tolerations(&spec["tolerations"]),
+            node_wants: NodeWants::parse(spec),
+            pod_wants: PodWants::parse(spec, namespace, labels),
+            spread: Constraint::parse_all(&spec["topologySpreadConstraints"], labels),
+            object,
+        }
+    }
+
+    pub(crate) fn labels(&self) -> &Value {
+        &self.object["metadata"]["labels"]
+    }
+    pub(crate) fn spec(&self) -> &Value {
+        &self.object["spec"]
+    }
+    pub(crate) fn namespace(&self) -> &str {
+        &self.key.namespace
+    }
+    /// Where it would go by its own request, by `spec.nodeName` of a DaemonSet's older kind or a test.
+    pub(crate) fn node_name(&self) -> &str {
+        node_name(&self.object)
+    }
+    pub(crate) fn nominated_node(&self) -> &str {
+        self.object["status"]["nominatedNodeName"].as_str().unwrap_or("")
+    }
+}
+
+pub(crate) fn node_name(pod: &Value) -> &str {
+    pod["spec"]["nodeName"].as_str().unwrap_or("")
+}
+
+/// It has ended and takes nothing of its Node any more.
+pub(crate) fn is_terminal(pod: &Value) -> bool {
+    matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+}
+
+/// Waits for this scheduler.
+pub(crate) fn is_pending(pod: &Value, scheduler_name: &str) -> bool {
+    let gates = pod["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty());
+    let named = pod["spec"]["schedulerName"].as_str().unwrap_or("default-scheduler");
+    node_name(pod).is_empty() && named == scheduler_name && !gates && !object::is_deleting(pod) && !is_terminal(pod)
+}
+
+fn host_ports(spec: &Value) -> Vec<HostPort> {
+    let sidecar = |c: &&Value| c["restartPolicy"] == "Always";
+    let list = |name: &str| spec[name].as_array().into_iter().flatten();
+    let containers = list("containers").chain(list("initContainers").filter(sidecar));
+    let ports = containers.flat_map(|c| c["ports"].as_array().into_iter().flatten());
+    ports
+        .filter_map(|p| {
+            let port = p["hostPort"].as_i64().filter(|n| *n > 0)?;
+            let ip = p["hostIP"].as_str().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+            let protocol = p["protocol"].as_str().unwrap_or("TCP");
+            Some(HostPort { ip: ip.into(), protocol: protocol.into(), port })
+        })
+        .collect()
+}
+
+impl HostPort {
+    pub(crate) fn conflicts(&self, other: &HostPort) -> bool {
+        let same_ip = self.ip == other.ip || self.ip == "0.0.0.0" || other.ip == "0.0.0.0";
+        self.port == other.port && self.protocol == other.protocol && same_ip
+    }
+}

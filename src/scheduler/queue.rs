@@ -1,0 +1,241 @@
+//! Which Pods wait for a Node, and which is next.
+//!
+//! Owns: the three places a Pod can wait in: active, backing off, and unschedulable until something changes.
+//! Called by: the loop.
+//! Never: reads the clock or looks at a Node.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use minik_client::Object;
+
+use crate::verdict::Filter;
+
+/// Upstream's: 1 s doubling to 10 s.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_CAP: Duration = Duration::from_secs(10);
+/// Tried again after so long, whatever happened: a safety net for an event that should have woken it.
+const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
+
+/// What happened in the cluster that may let a Pod fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Happened {
+    NodeChanged,
+    /// A placed Pod ended or went.
+    RoomFreed,
+    /// A Pod was placed, or its labels changed.
+    PodPlaced,
+    StorageChanged,
+}
+
+impl Happened {
+    fn may_help(self, filter: Filter) -> bool {
+        match self {
+            Happened::NodeChanged => true,
+            Happened::RoomFreed => matches!(
+                filter,
+                Filter::NodeResourcesFit
+                    | Filter::NodePorts
+                    | Filter::InterPodAffinity
+                    | Filter::PodTopologySpread
+                    | Filter::Volumes
+            ),
+            Happened::PodPlaced => matches!(filter, Filter::InterPodAffinity | Filter::PodTopologySpread),
+            Happened::StorageChanged => filter == Filter::Volumes,
+        }
+    }
+}
+
+/// Higher priority first, then who came first.
+type Rank = (std::cmp::Reverse<i64>, u64);
+
+struct Waiting {
+    pod: Arc<Object>,
+    rank: Rank,
+    attempts: u32,
+    place: Place,
+}
+
+enum Place {
+    Active,
+    Backoff { until: Instant },
+    /// `woken_by`: the filters that said no; empty means anything wakes it.
+    Unschedulable { woken_by: Vec<Filter>, backoff_until: Instant, until: Instant },
+    /// Being placed.
+    Out,
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    pods: HashMap<String, Waiting>,
+    active: BTreeMap<Rank, String>,
+    timers: BTreeSet<(Instant, String)>,
+    arrivals: u64,
+}
+
+impl Queue {
+    /// A Pod appeared or changed. A change of its own may make it fit: it is tried at once.
+    pub(crate) fn set(&mut self, uid: &str, pod: Arc<Object>) {
+        let priority = pod["spec"]["priority"].as_i64().unwrap_or(0);
+        if let Some(waiting) = self.pods.get_mut(uid) {
+            let same_spec = waiting.pod["spec"] == pod["spec"]
+                && waiting.pod["metadata"]["labels"] == pod["metadata"]["labels"];
+            waiting.pod = pod;
+            // Its status, which this scheduler writes itself, is no reason to try again.
+            if same_spec || matches!(waiting.place, Place::Active | Place::Out) {
+                return;
+            }
+        } else {
+            self.arrivals += 1;
+            let rank = (std::cmp::Reverse(priority), self.arrivals);
+            self.pods.insert(uid.into(), Waiting { pod, rank, attempts: 0, place: Place::Out });
+        }
+        self.activate(uid);
+    }
+
+    pub(crate) fn remove(&mut self, uid: &str) {
+        self.leave(uid);
+        self.pods.remove(uid);
+    }
+
+    pub(crate) fn contains(&self, uid: &str) -> bool {
+        self.pods.contains_key(uid)
+    }
+
+    /// The most important active Pod; it stays known until it is removed or put back.
+    pub(crate) fn pop(&mut self) -> Option<(String, Arc<Object>)> {
+        let (_, uid) = self.active.pop_first()?;
+        let waiting = self.pods.get_mut(&uid).expect("an active Pod is known");
+        waiting.place = Place::Out;
+        waiting.attempts += 1;
+        Some((uid, waiting.pod.clone()))
+    }
+
+    /// No Node was right.
+    pub(crate) fn unschedulable(&mut self, uid: &str, woken_by: Vec<Filter>, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        let until = now + UNSCHEDULABLE_MAX;
+        waiting.place =
+            Place::Unschedulable { woken_by, backoff_until: now + backoff(waiting.attempts), until };
+        self.timers.insert((until, uid.into()));
+    }
+
+    /// Something went wrong on the way: again after a while.
+    pub(crate) fn retry(&mut self, uid: &str, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        let until = now + backoff(waiting.attempts);
+        waiting.place = Place::Backoff { until };
+        self.timers.insert((until, uid.into()));
+    }
+
+    pub(crate) fn happened(&mut self, what: Happened, now: Instant) {
+        let mut wake = Vec::new();
+        for (uid, waiting) in &self.pods {
+            if let Place::Unschedulable { woken_by, backoff_until, .. } = &waiting.place
+                && (woken_by.is_empty() || woken_by.iter().any(|f| what.may_help(*f)))
+            {
+                wake.push((uid.clone(), *backoff_until));
+            }
+        }
+        for (uid, until) in wake {
+            self.leave(&uid);
+            if until <= now {
+                self.activate(&uid);
+            } else {
+                self.pods.get_mut(&uid).expect("just seen").place = Place::Backoff { until };
+                self.timers.insert((until, uid));
+            }
+        }
+    }
+
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn wake(&mut self, now: Instant) {
+        while let Some((at, uid)) = self.timers.first().cloned()
+            && at <= now
+        {
+            self.activate(&uid);
+        }
+    }
+
+    fn activate(&mut self, uid: &str) {
+        self.leave(uid);
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        waiting.place = Place::Active;
+        self.active.insert(waiting.rank, uid.into());
+    }
+
+    /// Out of wherever it waits.
+    fn leave(&mut self, uid: &str) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        match &waiting.place {
+            Place::Active => {
+                self.active.remove(&waiting.rank);
+            }
+            Place::Backoff { until } | Place::Unschedulable { until, .. } => {
+                self.timers.remove(&(*until, uid.to_string()));
+            }
+            Place::Out => {}
+        }
+        waiting.place = Place::Out;
+    }
+}
+
+fn backoff(attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(16);
+    (BACKOFF_FIRST * (1 << doublings)).min(BACKOFF_CAP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(priority: i64) -> Arc<Object> {
+        Arc::new(Object::new(json!({"spec": {"priority": priority}})))
+    }
+    fn popped(queue: &mut Queue) -> Vec<String> {
+        std::iter::from_fn(|| queue.pop().map(|(uid, _)| uid)).collect()
+    }
+
+    #[test]
+    fn the_important_go_first_and_then_who_came_first() {
+        let mut queue = Queue::default();
+        for (uid, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
+            queue.set(uid, pod(priority));
+        }
+        assert_eq!(popped(&mut queue), ["b", "d", "a", "c"]);
+    }
+
+    #[test]
+    fn only_what_can_help_wakes_an_unschedulable_pod_and_not_before_its_backoff() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        queue.set("a", pod(0));
+        queue.pop();
+        queue.unschedulable("a", vec![Filter::TaintToleration], now);
+        queue.happened(Happened::RoomFreed, now + Duration::from_secs(5));
+        assert_eq!(popped(&mut queue), [""; 0]);
+        queue.happened(Happened::NodeChanged, now);
+        assert_eq!(popped(&mut queue), [""; 0]);
+        assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(1)));
+        queue.wake(now + Duration::from_secs(1));
+        assert_eq!(popped(&mut queue), ["a"]);
+    }
+
+    #[test]
+    fn a_change_of_status_is_no_reason_to_try_again_but_a_change_of_spec_is() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        queue.set("a", pod(0));
+        queue.pop();
+        queue.unschedulable("a", vec![], now);
+        queue.set("a", Arc::new(Object::new(json!({"spec": {"priority": 0}, "status": {"x": 1}}))));
+        assert_eq!(popped(&mut queue), [""; 0]);
+        queue.set("a", Arc::new(Object::new(json!({"spec": {"priority": 0, "tolerations": []}}))));
+        assert_eq!(popped(&mut queue), ["a"]);
+    }
+}

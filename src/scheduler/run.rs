@@ -1,0 +1,264 @@
+//! The scheduler's loop: changes in, bindings out.
+//!
+//! Owns: what a change means for the picture and the queue; binding; the PodScheduled condition and its Events.
+//! Called by: whoever wires a control plane.
+//! Never: waits for one binding before choosing for the next Pod.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use minik_api::resources::{
+    NAMESPACES, NODES, PODS, REPLICASETS, REPLICATIONCONTROLLERS, SERVICES, STATEFULSETS,
+};
+use minik_api::{ResourceId, object};
+use minik_client::{Cache, Change, Client, EventRecorder, EventType, Object, Patch, Tasks};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::choose::{Choice, Misfit, choose};
+use crate::cluster::{Cluster, NodeChange};
+use crate::pod::{Pod, is_pending};
+use crate::queue::{Happened, Queue};
+
+/// Bindings in flight; each waits for one durable write, which the API server groups.
+const BINDINGS_MAX: usize = 64;
+const WATCHED: [ResourceId; 7] =
+    [PODS, NODES, NAMESPACES, SERVICES, REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS];
+
+pub struct Config {
+    pub client: Client,
+    /// Pods with this `spec.schedulerName` are ours.
+    pub scheduler_name: String,
+    /// Seed of the tie-break between equal Nodes: the same seed and cluster give the same choice.
+    pub seed: u64,
+}
+
+impl Config {
+    pub fn new(client: Client) -> Config {
+        Config { client, scheduler_name: "default-scheduler".into(), seed: rand::random() }
+    }
+}
+
+/// Runs until cancelled.
+pub async fn run(config: Config, cancel: CancellationToken) {
+    let tasks = Tasks::new(cancel.clone());
+    let builder = WATCHED.into_iter().fold(Cache::builder(config.client.clone()), |b, r| b.watch(r));
+    let cache = builder.start(&tasks);
+    let recorder = EventRecorder::new(config.client.clone(), &config.scheduler_name, "", &tasks);
+    let (bound, results) = mpsc::channel(BINDINGS_MAX);
+    let scheduler = Scheduler {
+        random: SmallRng::seed_from_u64(config.seed),
+        config,
+        cluster: Cluster::default(),
+        queue: Queue::default(),
+        recorder,
+        start: 0,
+        bound,
+        binding: 0,
+    };
+    cancel.run_until_cancelled(scheduler.run(cache, results)).await;
+    tasks.drained(std::time::Duration::from_secs(5)).await;
+}
+
+/// How a binding ended.
+struct Bound {
+    uid: String,
+    /// Why not, if it failed.
+    error: Option<String>,
+}
+
+struct Scheduler {
+    config: Config,
+    cluster: Cluster,
+    queue: Queue,
+    recorder: EventRecorder,
+    random: SmallRng,
+    start: usize,
+    bound: mpsc::Sender<Bound>,
+    binding: usize,
+}
+
+impl Scheduler {
+    async fn run(mut self, cache: Cache, mut results: mpsc::Receiver<Bound>) {
+        let mut changes = cache.changes();
+        cache.synced().await;
+        info!("scheduling");
+        loop {
+            while let Some(change) = changes.try_recv() {
+                self.observe(&change);
+            }
+            if self.binding < BINDINGS_MAX
+                && let Some((uid, pod)) = self.queue.pop()
+            {
+                self.schedule(&uid, pod);
+                // So that answers and changes are taken in between two Pods however many wait.
+                tokio::task::yield_now().await;
+                while let Ok(result) = results.try_recv() {
+                    self.finished(result);
+                }
+                continue;
+            }
+            let wake = self.queue.next_wake();
+            tokio::select! {
+                change = changes.recv() => self.observe(&change),
+                Some(result) = results.recv() => self.finished(result),
+                () = sleep_until(wake) => self.queue.wake(Instant::now()),
+            }
+        }
+    }
+
+    fn observe(&mut self, change: &Change) {
+        match change.resource {
+            PODS => self.observe_pod(change),
+            NODES => match &change.new {
+                Some(node) => {
+                    if self.cluster.observe_node(node) == NodeChange::Relevant {
+                        self.queue.happened(Happened::NodeChanged, Instant::now());
+                    }
+                }
+                None => self.cluster.forget_node(&change.key.name),
+            },
+            NAMESPACES => {
+                let labels = change.new.as_ref().map(|n| &n["metadata"]["labels"]);
+                self.cluster.observe_namespace(&change.key.name, labels);
+            }
+            SERVICES => match (&change.old, &change.new) {
+                (_, Some(service)) => self.cluster.selectors.observe_service(service),
+                (Some(service), None) => self.cluster.selectors.forget_service(service),
+                (None, None) => {}
+            },
+            _ => match (&change.old, &change.new) {
+                (_, Some(owner)) => self.cluster.selectors.observe_owner(owner),
+                (Some(owner), None) => self.cluster.selectors.forget_owner(owner),
+                (None, None) => {}
+            },
+        }
+    }
+
+    fn observe_pod(&mut self, change: &Change) {
+        let now = Instant::now();
+        let new_uid = change.new.as_ref().map_or("", |p| object::uid(p));
+        if let Some(old) = &change.old
+            && object::uid(old) != new_uid
+        {
+            self.queue.remove(object::uid(old));
+            self.cluster.denominate(object::uid(old));
+            if self.cluster.forget_pod(object::uid(old)) {
+                self.queue.happened(Happened::RoomFreed, now);
+            }
+        }
+        let Some(pod) = &change.new else { return };
+        if is_pending(pod, &self.config.scheduler_name) {
+            // Ours and on its way: the binding's answer or the next change decides.
+            if !self.cluster.is_placed(new_uid) {
+                self.queue.set(new_uid, pod.clone());
+            }
+            return;
+        }
+        self.queue.remove(new_uid);
+        self.cluster.denominate(new_uid);
+        let known = self.cluster.is_placed(new_uid);
+        if self.cluster.observe_pod(pod) {
+            self.queue.happened(Happened::RoomFreed, now);
+        } else if !known && self.cluster.is_placed(new_uid) {
+            self.queue.happened(Happened::PodPlaced, now);
+        }
+    }
+
+    fn schedule(&mut self, uid: &str, object: Arc<Object>) {
+        let pod = Arc::new(Pod::new(object));
+        match choose(&pod, &self.cluster, &mut self.start, &mut self.random) {
+            Choice::Node(node) => {
+                debug!(pod = %pod.key, node, "chosen");
+                self.cluster.denominate(uid);
+                self.cluster.assume(pod.clone(), &node);
+                self.binding += 1;
+                tokio::spawn(bind(self.config.client.clone(), pod, node, self.recorder.clone(), self.bound.clone()));
+            }
+            Choice::Nowhere(misfit) => self.nowhere(uid, &pod, &misfit),
+        }
+    }
+
+    fn nowhere(&mut self, uid: &str, pod: &Arc<Pod>, misfit: &Misfit) {
+        let mut message = misfit.sentence();
+        if misfit.nodes > 0 {
+            message = format!("{message} {}", misfit.preemption_sentence());
+        }
+        self.queue.unschedulable(uid, misfit.filters(), Instant::now());
+        self.recorder.event(&pod.object, EventType::Warning, "FailedScheduling", &message);
+        tokio::spawn(report(self.config.client.clone(), pod.object.clone(), message));
+    }
+
+    fn finished(&mut self, result: Bound) {
+        self.binding -= 1;
+        let Some(error) = result.error else {
+            self.queue.remove(&result.uid);
+            return;
+        };
+        if self.queue.contains(&result.uid) {
+            warn!(uid = result.uid, error, "a Pod could not be bound; it will be tried again");
+            self.cluster.unassume(&result.uid);
+            self.queue.retry(&result.uid, Instant::now());
+            self.queue.happened(Happened::RoomFreed, Instant::now());
+        }
+    }
+}
+
+async fn bind(client: Client, pod: Arc<Pod>, node: String, recorder: EventRecorder, done: mpsc::Sender<Bound>) {
+    let (namespace, name) = (pod.key.namespace.as_str(), pod.key.name.as_str());
+    let body = json!({
+        "apiVersion": "v1", "kind": "Binding",
+        "metadata": {"namespace": namespace, "name": name, "uid": pod.uid},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    });
+    let result = client.create_sub(PODS, namespace, name, "binding", &body).await;
+    let error = result.err().map(|e| e.chain());
+    if error.is_none() {
+        let message = format!("Successfully assigned {namespace}/{name} to {node}");
+        recorder.event(&pod.object, EventType::Normal, "Scheduled", &message);
+    }
+    // Closed only when the scheduler has ended.
+    let _ = done.send(Bound { uid: pod.uid.clone(), error }).await;
+}
+
+/// Sets PodScheduled to False, if it does not say so already.
+async fn report(client: Client, pod: Arc<Object>, message: String) {
+    let Some(patch) = unschedulable_patch(&pod, &message, Timestamp::now()) else { return };
+    let (namespace, name) = (object::namespace(&pod), object::name(&pod));
+    if let Err(e) = client.patch(PODS, namespace, name, "status", &Patch::Strategic(patch)).await
+        && !e.is_not_found()
+    {
+        warn!(pod = %pod.key(), error = %e.chain(), "the condition PodScheduled could not be written");
+    }
+}
+
+fn unschedulable_patch(pod: &Value, message: &str, now: Timestamp) -> Option<Value> {
+    let conditions = pod["status"]["conditions"].as_array();
+    let old = conditions.into_iter().flatten().find(|c| c["type"] == "PodScheduled");
+    let same = |c: &Value| c["status"] == "False" && c["reason"] == "Unschedulable" && c["message"] == message;
+    if old.is_some_and(same) {
+        return None;
+    }
+    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let since = old.filter(|c| c["status"] == "False").map(|c| c["lastTransitionTime"].clone());
+    let mut condition = json!({
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+        "lastProbeTime": null, "lastTransitionTime": since.unwrap_or_else(|| now.into()),
+    });
+    if let Some(generation) = pod["metadata"]["generation"].as_i64() {
+        condition["observedGeneration"] = generation.into();
+    }
+    Some(json!({"metadata": {"uid": object::uid(pod)}, "status": {"conditions": [condition]}}))
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
