@@ -1,1 +1,6 @@
 //! The API server.
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod objects;

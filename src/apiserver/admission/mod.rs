@@ -1,0 +1,108 @@
+//! What a write must still pass after authorization: plugins that complete it, then plugins that judge it.
+//!
+//! Owns: the admission plugins, one file each, their order, webhooks and admission policies.
+//! Called by: the pipeline, for create, update, delete and connect, with the object decoded and defaulted.
+//! Never: stores an object; it sees the object before the store does.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use minik_api::Status;
+use minik_api::registry::GroupVersionKind;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::authn::UserInfo;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+impl Operation {
+    /// As webhooks and their rules spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// One write on its way into the store.
+pub struct Review {
+    pub user: Arc<UserInfo>,
+    pub operation: Operation,
+    /// Kind of `object`; for a subresource the kind of its body (`Eviction`, `Scale`, `PodExecOptions`).
+    pub kind: GroupVersionKind,
+    pub group: String,
+    pub version: String,
+    pub resource: String,
+    /// Empty for the resource itself.
+    pub subresource: String,
+    /// Empty for cluster scope.
+    pub namespace: String,
+    /// Empty for a create whose name is generated later.
+    pub name: String,
+    /// `Null` for a delete.
+    pub object: Value,
+    /// What is stored now; `Null` for a create.
+    pub old: Arc<Value>,
+    /// `CreateOptions`, `UpdateOptions`, `PatchOptions` or `DeleteOptions` with `kind` and `apiVersion`.
+    pub options: Value,
+    pub dry_run: bool,
+    /// Texts of `Warning` headers, in the order they came up.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl Review {
+    pub fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut warnings = self.warnings.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// Whether the write is to this resource and subresource, whatever its version.
+    pub fn is(&self, group: &str, resource: &str, subresource: &str) -> bool {
+        self.group == group && self.resource == resource && self.subresource == subresource
+    }
+
+    /// `pods` or `deployments.apps`, as messages name it.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() { self.resource.clone() } else { format!("{}.{}", self.resource, self.group) }
+    }
+
+    /// The 403 that a plugin refuses with.
+    pub fn forbid(&self, why: &str) -> Status {
+        Status::forbidden(&self.qualified(), &self.name, why)
+    }
+}
+
+/// All of admission, as the pipeline sees it.
+#[async_trait]
+pub trait Admission: Send + Sync {
+    /// May change `review.object`. Runs before validation; for a delete or a connect `object` has nothing to change.
+    async fn mutate(&self, review: &mut Review) -> Result<(), Status>;
+    /// Sees the object as it will be stored.
+    async fn validate(&self, review: &Review) -> Result<(), Status>;
+}
+
+/// No plugin at all.
+pub struct AlwaysAdmit;
+
+#[async_trait]
+impl Admission for AlwaysAdmit {
+    async fn mutate(&self, _: &mut Review) -> Result<(), Status> {
+        Ok(())
+    }
+    async fn validate(&self, _: &Review) -> Result<(), Status> {
+        Ok(())
+    }
+}

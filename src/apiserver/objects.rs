@@ -1,0 +1,41 @@
+//! How the parts of the API server read what is stored and write back, without HTTP to themselves.
+//!
+//! Owns: the two doors between the pipeline and those who decide inside it (authentication, authorization, admission).
+//! Called by: token checks, the RBAC and node indices, admission plugins, the reconciler of the default policy.
+//! Never: authorizes; whoever calls here is the API server itself.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use minik_api::{ResourceId, Status};
+use serde_json::Value;
+
+/// Stored objects as they are now.
+pub trait Objects: Send + Sync {
+    fn get(&self, resource: ResourceId, namespace: &str, name: &str) -> Option<Arc<Value>>;
+    /// `namespace` "" lists all.
+    fn list(&self, resource: ResourceId, namespace: &str) -> Vec<Arc<Value>>;
+    /// What is there, then every change after it, in order.
+    fn follow(&self, resource: ResourceId) -> Follow;
+}
+
+pub struct Follow {
+    pub initial: Vec<Arc<Value>>,
+    /// Ends when the follower was too slow or the server stops; a slow follower asks for a new `Follow`.
+    pub changes: BoxStream<'static, Change>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Change {
+    Put(Arc<Value>),
+    /// The last state.
+    Delete(Arc<Value>),
+}
+
+/// Requests of the API server to itself, as `system:apiserver`, through the whole pipeline.
+#[async_trait]
+pub trait Loopback: Send + Sync {
+    /// `path` with its query; a `body` of a PATCH is a merge patch.
+    async fn call(&self, method: http::Method, path: &str, body: Option<&Value>) -> Result<Value, Status>;
+}
