@@ -1,1 +1,57 @@
 //! Runs the Pods bound to one Node.
+//!
+//! Owns: the Node object's status and lease, pod workers, probes, volumes, pod status, and the node server on 10250.
+//! Called by: the node's wiring, through `run`.
+//! Never: talks to a runtime but over CRI, or to the API but through `minik_client`.
+
+mod backoff;
+mod config;
+mod container_config;
+mod container_status;
+pub mod cri;
+mod dns;
+mod downward;
+mod env;
+mod events;
+mod expand;
+mod hooks;
+mod hosts;
+mod lifecycle;
+mod memory;
+mod names;
+mod observed;
+mod plan;
+mod pod;
+mod probe;
+mod resources;
+mod sandbox_config;
+mod security;
+mod status;
+
+pub use config::{Config, KUBELET_VERSION, RegisterTaint, Resources, SERVER_PORT, ServerConfig, StaticComponent};
+pub use cri::Cri;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot serve on {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot use the node server's {what}")]
+    ServerIdentity { what: &'static str },
+    #[error("cannot make {path}")]
+    Directory {
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs until cancelled. Containers keep running when it ends; the next kubelet adopts them.
+pub async fn run(config: Config, cancel: tokio_util::sync::CancellationToken) -> Result<(), RunError> {
+    let _ = config;
+    cancel.cancelled().await;
+    todo!("the kubelet's workers")
+}
