@@ -1,0 +1,80 @@
+//! A key with its value at a revision, and how it changed.
+//!
+//! Owns: `Revision`, `Entry`, `Event`.
+//! Called by: readers, writers and watches.
+//! Never: decides an order; `writer` does.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::encode;
+
+/// The number of a write; every write has its own, without gaps. The empty store is at 1, as in etcd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Revision {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// Cheap to clone: key and value are shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: Arc<str>,
+    pub value: Bytes,
+    pub created: Revision,
+    pub modified: Revision,
+    /// Where in `value` the text of `modified` stands; `encode::NO_HOLE` when nowhere.
+    pub(crate) hole: u32,
+}
+
+impl Entry {
+    /// The same value with another revision written into it: what a deletion shows its watchers.
+    pub(crate) fn at(&self, revision: Revision) -> Entry {
+        let value = encode::rewrite(&self.value, self.hole, self.modified, revision);
+        Entry { key: self.key.clone(), value, created: self.created, modified: revision, hole: self.hole }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Create,
+    Update,
+    Delete,
+}
+
+#[derive(Debug)]
+pub struct Event {
+    pub kind: EventKind,
+    /// After the write; of a deletion the last value, with the revision of the deletion.
+    pub entry: Entry,
+    /// Before the write; `None` for a creation.
+    pub previous: Option<Entry>,
+    pub(crate) at: Instant,
+}
+
+impl Event {
+    pub fn revision(&self) -> Revision {
+        self.entry.modified
+    }
+
+    /// What this event alone keeps in memory, about.
+    pub(crate) fn weight(&self) -> usize {
+        const OVERHEAD: usize = 256;
+        let deleted = if self.kind == EventKind::Delete { self.entry.value.len() } else { 0 };
+        OVERHEAD + deleted + self.previous.as_ref().map_or(0, |p| p.value.len())
+    }
+}

@@ -1,0 +1,143 @@
+//! What is, and what was a while ago.
+//!
+//! Owns: the current entries in key order, the log of recent events, and snapshots rebuilt from both.
+//! Called by: readers under a shared lock, the writer under an exclusive one.
+//! Never: waits, wakes anybody or touches the disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::event::{Entry, Event, EventKind, Revision};
+use crate::options::Options;
+
+/// Which entries to read.
+#[derive(Clone, Debug, Default)]
+pub struct Range<'a> {
+    pub prefix: &'a str,
+    /// Only keys greater than this one.
+    pub start_after: Option<&'a str>,
+    /// 0: no limit.
+    pub limit: usize,
+    /// As it was then; `None`: now.
+    pub at: Option<Revision>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub entries: Vec<Entry>,
+    /// The state of the whole store this page shows.
+    pub revision: Revision,
+    /// How many entries of the range come after this page.
+    pub remaining: usize,
+}
+
+pub(crate) struct State {
+    entries: BTreeMap<Arc<str>, Entry>,
+    /// Without gaps: the event of revision `r` is at `r - compacted - 1`.
+    log: VecDeque<Arc<Event>>,
+    log_bytes: usize,
+    revision: Revision,
+    compacted: Revision,
+    options: Options,
+}
+
+/// See the crate's docs for the three kinds of prefix.
+pub(crate) fn within(prefix: &str, key: &str) -> bool {
+    if prefix.is_empty() || prefix.ends_with('/') { key.starts_with(prefix) } else { key == prefix }
+}
+
+impl State {
+    pub fn new(entries: BTreeMap<Arc<str>, Entry>, revision: Revision, options: Options) -> Self {
+        Self { entries, log: VecDeque::new(), log_bytes: 0, revision, compacted: revision, options }
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    pub fn range(&self, range: &Range<'_>) -> Result<Page, Error> {
+        let at = range.at.unwrap_or(self.revision);
+        if at > self.revision {
+            return Err(Error::Future { asked: at, newest: self.revision });
+        }
+        if at < self.compacted {
+            return Err(Error::Compacted { asked: at, compacted: self.compacted });
+        }
+        let mut entries = Vec::new();
+        let mut remaining = 0;
+        let mut take = |entry: &Entry| {
+            if range.limit == 0 || entries.len() < range.limit { entries.push(entry.clone()) } else { remaining += 1 }
+        };
+        if at == self.revision {
+            self.current(range).for_each(&mut take);
+        } else {
+            self.rebuilt(range, at).values().flatten().for_each(&mut take);
+        }
+        Ok(Page { entries, revision: at, remaining })
+    }
+
+    fn current<'a>(&'a self, range: &'a Range<'_>) -> impl Iterator<Item = &'a Entry> {
+        let start = match range.start_after {
+            Some(key) if key >= range.prefix => Bound::Excluded(key),
+            _ => Bound::Included(range.prefix),
+        };
+        let mine = |key: &str| within(range.prefix, key);
+        self.entries.range::<str, _>((start, Bound::Unbounded)).take_while(move |(k, _)| mine(k)).map(|(_, e)| e)
+    }
+
+    /// The entries as they were: today's, with everything that happened since undone.
+    fn rebuilt(&self, range: &Range<'_>, at: Revision) -> BTreeMap<Arc<str>, Option<Entry>> {
+        let mut then: BTreeMap<Arc<str>, Option<Entry>> =
+            self.current(range).map(|e| (e.key.clone(), Some(e.clone()))).collect();
+        let mine = |key: &str| within(range.prefix, key) && range.start_after.is_none_or(|s| key > s);
+        for event in self.after(at).rev().filter(|e| mine(&e.entry.key)) {
+            then.insert(event.entry.key.clone(), event.previous.clone());
+        }
+        then
+    }
+
+    /// The events after `at`, which must not be compacted.
+    pub fn after(&self, at: Revision) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
+        let start = at.0.saturating_sub(self.compacted.0) as usize;
+        self.log.range(start.min(self.log.len())..)
+    }
+
+    /// Makes events visible; they carry the revisions that follow on this state's.
+    pub fn publish(&mut self, events: impl Iterator<Item = Arc<Event>>) {
+        for event in events {
+            self.revision = event.revision();
+            match event.kind {
+                EventKind::Delete => drop(self.entries.remove(&event.entry.key)),
+                EventKind::Create | EventKind::Update => {
+                    self.entries.insert(event.entry.key.clone(), event.entry.clone());
+                }
+            }
+            self.log_bytes += event.weight();
+            self.log.push_back(event);
+        }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        let Some(newest) = self.log.back().map(|e| e.at) else { return };
+        while let Some(oldest) = self.log.front() {
+            let fits = self.log.len() <= self.options.history_events_max
+                && self.log_bytes <= self.options.history_bytes_max
+                && newest.duration_since(oldest.at) <= self.options.history_age_max;
+            if fits {
+                break;
+            }
+            self.log_bytes -= oldest.weight();
+            self.compacted = oldest.revision();
+            self.log.pop_front();
+        }
+    }
+}
