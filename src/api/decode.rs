@@ -100,10 +100,13 @@ pub(crate) fn zero_field(field: Field) -> Value {
 pub fn apply_schema_defaults(of: Type, object: &mut Value) {
     let Value::Object(fields) = object else { return };
     for field in of.fields() {
-        if let Some(default) = field.default() {
-            fields
-                .entry(field.name())
-                .or_insert_with(|| serde_json::from_str(default).expect("schema.table holds JSON defaults"));
+        // A zero default says nothing where Go has a zero anyway.
+        let says = |d: &&str| field.is_pointer() || !matches!(*d, "\"\"" | "0" | "false");
+        if let Some(default) = field.default().filter(says) {
+            let slot = fields.entry(field.name()).or_insert(Value::Null);
+            if slot.is_null() {
+                *slot = serde_json::from_str(default).expect("schema.table holds JSON defaults");
+            }
         }
         let Some(inner) = field.shape().object() else { continue };
         match (fields.get_mut(field.name()), field.form()) {

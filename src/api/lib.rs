@@ -10,6 +10,7 @@ pub mod decode;
 pub mod defaulting;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod registry;

@@ -157,6 +157,8 @@ pub struct Resource {
     /// An update without `resourceVersion` overwrites what is there.
     pub unconditional_update: bool,
     pub dependents: Dependents,
+    /// A deletion answers with the object, not with a `Status`.
+    pub returns_deleted: bool,
 }
 
 impl Resource {
@@ -318,6 +320,7 @@ fn parse_row(
         create_on_update: flags.contains('c'),
         unconditional_update: !flags.contains('u'),
         dependents: if flags.contains('o') { Dependents::Orphan } else { Dependents::Delete },
+        returns_deleted: flags.contains('d'),
     };
     for word in words {
         let (key, value) = word.split_once('=').expect("columns after the flags are key=value");

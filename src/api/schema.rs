@@ -103,6 +103,7 @@ struct Extra {
     list_type: Option<ListType>,
     list_map_keys: Box<[&'static str]>,
     atomic: bool,
+    granular: bool,
     patch_strategy: &'static str,
     patch_merge_key: &'static str,
     enumeration: &'static str,
@@ -321,6 +322,14 @@ impl Field {
     pub fn is_atomic(self) -> bool {
         self.extra().atomic || matches!(self.form(), Form::Object(t) if t.is_atomic())
     }
+    /// `x-kubernetes-map-type` as the field says it itself; empty when it leaves that to its type.
+    pub fn map_type(self) -> &'static str {
+        match (self.extra().atomic, self.extra().granular) {
+            (true, _) => "atomic",
+            (_, true) => "granular",
+            _ => "",
+        }
+    }
     /// `merge`, `replace`, `retainKeys` or `merge,retainKeys`; empty means replace.
     pub fn patch_strategy(self) -> &'static str {
         self.extra().patch_strategy
@@ -337,7 +346,7 @@ impl Field {
     pub fn format(self) -> &'static str {
         self.extra().format
     }
-    /// The default as JSON text, where it is a part of the schema and not the zero value.
+    /// The default as JSON text, where it is a part of the schema: zero only where the field may be left out.
     pub fn default(self) -> Option<&'static str> {
         Some(self.extra().default).filter(|d| !d.is_empty())
     }
@@ -513,6 +522,8 @@ mod parse {
         }
 
         fn field(&mut self, package: u16, name: &'static str, rest: &'static str) -> FieldRow {
+            // The values of an enum may contain spaces, so they stand last.
+            let (rest, enumeration) = rest.split_once(" enum=").unwrap_or((rest, ""));
             let mut words = rest.split(' ');
             let tag = words.next().and_then(|t| t.parse().ok()).expect("field NAME TAG");
             let shape = self.shape(package, words.next().expect("field NAME TAG SHAPE"));
@@ -521,16 +532,16 @@ mod parse {
             }
             let flags =
                 words.next().expect("field NAME TAG SHAPE FLAGS").bytes().map(flag).fold(0, |all, one| all | one);
-            let mut extra = Extra::default();
+            let mut extra = Extra { enumeration, ..Extra::default() };
             for word in words {
                 let (key, value) = word.split_once('=').unwrap_or((word, ""));
                 match key {
                     "list" => extra.list_type = Some(list_type(value)),
                     "keys" => extra.list_map_keys = value.split(',').collect(),
                     "atomic" => extra.atomic = true,
+                    "granular" => extra.granular = true,
                     "patch" => extra.patch_strategy = value,
                     "merge" => extra.patch_merge_key = value,
-                    "enum" => extra.enumeration = value,
                     "format" => extra.format = value,
                     "default" => extra.default = value,
                     _ => panic!("schema.table: {name} has an unknown fact {word}"),

@@ -1,0 +1,611 @@
+//! The paths of resources: which verb answers where, and what it takes and gives.
+//!
+//! Owns: paths, operation names and query parameters, for built-in and custom resources alike.
+//! Called by: `openapi`; the API server for custom resources.
+//! Never: writes schemas; it names them.
+
+use std::fmt::Write;
+
+use super::schemas::push;
+use super::{Dialect, Schemas, path_of, quoted};
+use crate::registry::{GroupVersionKind, Resource, Scope, Subresource, Verb};
+use crate::schema::{Form, Type};
+
+/// The OpenAPI names of what a resource's verbs take and give.
+pub struct Body {
+    pub object: String,
+    pub list: String,
+    /// Custom resources know no strategic merge patch and no protobuf.
+    pub is_custom: bool,
+}
+
+impl Body {
+    pub fn of(resource: &Resource) -> Body {
+        let name = |kind: &str| Type::of_kind(&resource.group, &resource.version, kind).map(Type::openapi_name);
+        Body {
+            object: name(&resource.kind).unwrap_or_default(),
+            list: name(&resource.list_kind).unwrap_or_default(),
+            is_custom: false,
+        }
+    }
+}
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+
+/// Query parameters as (name, type).
+type Parameter = (&'static str, &'static str);
+const DRY_RUN: Parameter = ("dryRun", "string");
+const PRETTY: Parameter = ("pretty", "string");
+const WRITE: &[Parameter] = &[DRY_RUN, ("fieldManager", "string"), ("fieldValidation", "string")];
+const PATCH: &[Parameter] = &[DRY_RUN, ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
+const LIST: &[Parameter] = &[
+    ("allowWatchBookmarks", "boolean"),
+    ("continue", "string"),
+    ("fieldSelector", "string"),
+    ("labelSelector", "string"),
+    ("limit", "integer"),
+    ("resourceVersion", "string"),
+    ("resourceVersionMatch", "string"),
+    ("sendInitialEvents", "boolean"),
+    ("shardSelector", "string"),
+    ("timeoutSeconds", "integer"),
+    ("watch", "boolean"),
+];
+const DELETE: &[Parameter] = &[
+    DRY_RUN,
+    ("gracePeriodSeconds", "integer"),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
+    ("orphanDependents", "boolean"),
+    ("propagationPolicy", "string"),
+];
+const DELETE_COLLECTION: &[Parameter] = &[
+    ("continue", "string"),
+    DRY_RUN,
+    ("fieldSelector", "string"),
+    ("gracePeriodSeconds", "integer"),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
+    ("labelSelector", "string"),
+    ("limit", "integer"),
+    ("orphanDependents", "boolean"),
+    ("propagationPolicy", "string"),
+    ("resourceVersion", "string"),
+    ("resourceVersionMatch", "string"),
+    ("sendInitialEvents", "boolean"),
+    ("shardSelector", "string"),
+    ("timeoutSeconds", "integer"),
+];
+
+/// One operation of one path.
+#[derive(Clone)]
+struct Operation<'a> {
+    /// `get`, `put`, `post`, `patch`, `delete`
+    method: &'static str,
+    /// `x-kubernetes-action`
+    action: &'static str,
+    /// `read`, `list`, ...: how the operation's name starts.
+    verb: &'static str,
+    description: String,
+    /// What follows the verb in the operation's name.
+    id: String,
+    parameters: Vec<Parameter>,
+    takes: Option<&'a str>,
+    gives: &'a str,
+    codes: &'static [&'static str],
+}
+
+/// Collects paths; [`Paths::finish`] gives the inside of `paths`.
+pub struct Paths {
+    dialect: Dialect,
+    written: Vec<(String, String)>,
+}
+
+impl Paths {
+    pub fn new(dialect: Dialect) -> Self {
+        Self { dialect, written: Vec::new() }
+    }
+
+    pub fn finish(mut self) -> String {
+        self.written.sort();
+        let mut out = String::new();
+        for (index, (path, item)) in self.written.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(out, "{comma}\"{path}\":{{{item}}}").expect("writing to a String cannot fail");
+        }
+        out
+    }
+
+    /// The paths of a resource and its subresources.
+    pub fn resource(&mut self, resource: &Resource, body: &Body, schemas: &mut Schemas) {
+        let path = Location::of(resource);
+        let all: Vec<Operation> = collection_operations(resource, body, &path);
+        self.item(&path.collection, resource, body, resource.kind(), &path.parameters[1..], all, schemas);
+        if resource.scope == Scope::Namespaced && resource.verbs.has(Verb::List) {
+            let list = vec![list_operation(resource, body, format!("{}ForAllNamespaces", path.id_plain))];
+            let across = format!("/{}/{}", path_of(&resource.group, &resource.version), resource.plural);
+            self.item(&across, resource, body, resource.kind(), &[], list, schemas);
+        }
+        let named = object_operations(resource, body, &path);
+        self.item(&path.object, resource, body, resource.kind(), &path.parameters, named, schemas);
+        if resource.verbs.has(Verb::Watch) && !body.is_custom {
+            schemas.want("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent");
+        }
+        for sub in &resource.subresources {
+            self.subresource(resource, sub, body, &path, schemas);
+        }
+    }
+
+    fn subresource(&mut self, r: &Resource, sub: &Subresource, body: &Body, path: &Location, schemas: &mut Schemas) {
+        let is_connect = matches!(sub.name.as_ref(), "attach" | "exec" | "portforward" | "proxy");
+        if is_connect {
+            return self.connect(r, sub, body, path, schemas);
+        }
+        let own = body.object.clone();
+        let target = if sub.kind.kind == r.kind {
+            own
+        } else {
+            Type::of_kind(&sub.kind.group, &sub.kind.version, &sub.kind.kind).map(Type::openapi_name).unwrap_or(own)
+        };
+        let (noun, id) = (sub.name.as_ref(), format!("{}{}", path.id, capitalised(&sub.name)));
+        let of = |verb: &str| format!("{verb} {noun} of the specified {}", r.kind);
+        let mut operations = Vec::new();
+        for verb in sub.verbs.iter() {
+            let id = id.clone();
+            operations.push(match verb {
+                Verb::Get if noun == "log" => {
+                    Operation { parameters: options("PodLogOptions"), ..read(of("read"), id, "") }
+                }
+                Verb::Get => read(of("read"), id, &target),
+                Verb::Update => replace(of("replace"), id, &target),
+                Verb::Patch => patch(of("partially update"), id, &target),
+                Verb::Create => create(format!("create {noun} of a {}", sub.kind.kind), id, &target),
+                _ => continue,
+            });
+        }
+        let object = format!("{}/{}", path.object, sub.name);
+        self.item(&object, r, body, sub.kind.clone(), &path.parameters, operations, schemas);
+    }
+
+    fn connect(&mut self, r: &Resource, sub: &Subresource, body: &Body, path: &Location, schemas: &mut Schemas) {
+        let is_proxy = sub.name == "proxy";
+        let methods: &[&str] =
+            if is_proxy { &["delete", "get", "head", "options", "patch", "post", "put"] } else { &["get", "post"] };
+        let suffix = capitalised(&sub.name);
+        let kind = &sub.kind;
+        let all = methods.iter().map(|m| connect_operation(r, m, &kind.kind, &sub.name, &suffix)).collect();
+        let at = format!("{}/{}", path.object, sub.name);
+        self.item(&at, r, body, kind.clone(), &path.parameters, all, schemas);
+        if is_proxy {
+            let below = methods.iter().map(|m| Operation {
+                parameters: Vec::new(),
+                ..connect_operation(r, m, &kind.kind, "proxy", "ProxyWithPath")
+            });
+            let in_path: Vec<&str> = path.parameters.iter().copied().chain(["path"]).collect();
+            self.item(&format!("{at}/{{path}}"), r, body, kind.clone(), &in_path, below.collect(), schemas);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a path item has that many parts, and one caller a kind of path")]
+    fn item(
+        &mut self,
+        path: &str,
+        resource: &Resource,
+        body: &Body,
+        kind: GroupVersionKind,
+        in_path: &[&str],
+        mut operations: Vec<Operation>,
+        schemas: &mut Schemas,
+    ) {
+        let mut out = String::new();
+        let tag = tag(&resource.group, &resource.version);
+        let shared = share_parameters(&mut operations);
+        for operation in &operations {
+            for name in [operation.takes.unwrap_or(""), operation.gives].into_iter().filter(|n| !n.is_empty()) {
+                if !body.is_custom || name.starts_with("io.k8s.apimachinery") {
+                    schemas.want(name);
+                }
+            }
+            push(&mut out, &self.operation(operation, &tag, &kind, body));
+        }
+        if operations.is_empty() {
+            return;
+        }
+        // What is passed on is not printed by the server.
+        let pretty = Some(PRETTY).filter(|_| operations[0].action != "connect");
+        let common = in_path.iter().map(|name| (*name, "string", "path")).chain(pretty.map(|p| (p.0, p.1, "query")));
+        let mut common: Vec<(&str, &str, &str)> = common.chain(shared.iter().map(|p| (p.0, p.1, "query"))).collect();
+        common.sort();
+        let common: Vec<String> = common.iter().map(|p| self.parameter(p.0, p.1, p.2)).collect();
+        push(&mut out, &format!("\"parameters\":[{}]", common.join(",")));
+        self.written.push((path.into(), out));
+    }
+
+    fn operation(&self, o: &Operation, tag: &str, kind: &GroupVersionKind, body: &Body) -> String {
+        let mut out = format!(
+            r#""{}":{{"tags":["{tag}"],"description":{},"operationId":"{}{}""#,
+            o.method,
+            quoted(&o.description),
+            o.verb,
+            o.id
+        );
+        let mut parameters: Vec<String> = o.parameters.iter().map(|(n, t)| self.parameter(n, t, "query")).collect();
+        let takes = o.takes.map(|name| self.reference(name));
+        match (self.dialect, takes) {
+            (Dialect::V3, Some(takes)) => {
+                let required = if o.action.starts_with("delete") { "" } else { r#","required":true"# };
+                let types = content(&request_types(o, body), &takes);
+                out.push_str(&format!(r#","requestBody":{{"content":{types}{required}}}"#));
+            }
+            (Dialect::V2, Some(takes)) => {
+                let required = if o.action.starts_with("delete") { "" } else { r#","required":true"# };
+                parameters.insert(0, format!(r#"{{"name":"body","in":"body"{required},"schema":{takes}}}"#));
+                out.push_str(&format!(r#","consumes":[{}]"#, quoted_list(&request_types(o, body))));
+            }
+            (_, None) => {}
+        }
+        if self.dialect == Dialect::V2 {
+            out.push_str(&format!(r#","produces":[{}],"schemes":["https"]"#, quoted_list(&answer_types(o, body))));
+        }
+        if !parameters.is_empty() {
+            out.push_str(&format!(r#","parameters":[{}]"#, parameters.join(",")));
+        }
+        out.push_str(&format!(r#","responses":{{{}}}"#, self.responses(o, body)));
+        out.push_str(&format!(
+            r#","x-kubernetes-action":"{}","x-kubernetes-group-version-kind":{{"group":"{}","version":"{}","kind":"{}"}}}}"#,
+            o.action, kind.group, kind.version, kind.kind
+        ));
+        out
+    }
+
+    fn responses(&self, o: &Operation, body: &Body) -> String {
+        let mut answers: Vec<String> = Vec::new();
+        let schema = if o.gives.is_empty() { r#"{"type":"string"}"#.to_string() } else { self.reference(o.gives) };
+        for code in o.codes {
+            let word = match *code {
+                "201" => "Created",
+                "202" => "Accepted",
+                _ => "OK",
+            };
+            answers.push(match self.dialect {
+                Dialect::V2 => format!(r#""{code}":{{"description":"{word}","schema":{schema}}}"#),
+                Dialect::V3 => {
+                    let content = content(&answer_types(o, body), &schema);
+                    format!(r#""{code}":{{"description":"{word}","content":{content}}}"#)
+                }
+            });
+        }
+        answers.push(r#""401":{"description":"Unauthorized"}"#.into());
+        answers.join(",")
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!(r#"{{"$ref":"{}{name}"}}"#, self.dialect.reference())
+    }
+
+    fn parameter(&self, name: &str, kind: &str, place: &str) -> String {
+        let required = if place == "path" { r#","required":true"# } else { "" };
+        match self.dialect {
+            Dialect::V2 => {
+                format!(r#"{{"name":"{name}","in":"{place}"{required},"type":"{kind}","uniqueItems":true}}"#)
+            }
+            Dialect::V3 => format!(
+                r#"{{"name":"{name}","in":"{place}"{required},"schema":{{"type":"{kind}","uniqueItems":true}}}}"#
+            ),
+        }
+    }
+
+    /// A path that answers with what the server has.
+    pub fn discovery(&mut self, schemas: &mut Schemas, path: &str, group: &str, kind: &str) {
+        let name = format!("{META}{kind}");
+        schemas.want(&name);
+        let types = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
+        let words: Vec<&str> = path.split('/').filter(|w| !w.is_empty()).skip(1).collect();
+        let (verb, description, tag) = match kind {
+            "APIResourceList" => ("APIResources", "get available resources", tag(group, words.last().unwrap_or(&""))),
+            "APIGroup" => ("APIGroup", "get information of a group", camel(group)),
+            _ => ("APIVersions", "get available API versions", group.into()),
+        };
+        let version = if kind == "APIResourceList" { words.last().copied().unwrap_or("") } else { "" };
+        let group = if group == "apis" { String::new() } else { group_id(group) };
+        let schema = self.reference(&name);
+        let answer = match self.dialect {
+            Dialect::V2 => format!(r#""schema":{schema}"#),
+            Dialect::V3 => format!(r#""content":{}"#, content(&types, &schema)),
+        };
+        let item = format!(
+            r#""get":{{"tags":["{tag}"],"description":"{description}","operationId":"get{group}{}{verb}","responses":{{"200":{{"description":"OK",{answer}}},"401":{{"description":"Unauthorized"}}}}}}"#,
+            capitalised(version)
+        );
+        self.written.push((path.into(), item));
+    }
+
+    /// `/version/`
+    pub fn version(&mut self, schemas: &mut Schemas) {
+        let (path, tag, info) = ("/version/", "version", "io.k8s.apimachinery.pkg.version.Info");
+        schemas.want(info);
+        let schema = self.reference(info);
+        let answer = match self.dialect {
+            Dialect::V2 => format!(r#"{{"description":"OK","schema":{schema}}}"#),
+            Dialect::V3 => format!(r#"{{"description":"OK","content":{}}}"#, content(&["application/json"], &schema)),
+        };
+        let item = format!(
+            r#""get":{{"tags":["{tag}"],"description":"get the version information for this server","operationId":"getCodeVersion","responses":{{"200":{answer},"401":{{"description":"Unauthorized"}}}}}}"#
+        );
+        self.written.push((path.into(), item));
+    }
+}
+
+/// What all operations of a path take is said once for the path.
+fn share_parameters(operations: &mut [Operation]) -> Vec<Parameter> {
+    let Some((first, rest)) = operations.split_first() else { return Vec::new() };
+    let everywhere = |p: &Parameter| rest.iter().all(|o| o.parameters.contains(p));
+    let shared: Vec<Parameter> = first.parameters.iter().filter(|p| everywhere(p)).copied().collect();
+    operations.iter_mut().for_each(|o| o.parameters.retain(|p| !shared.contains(p)));
+    shared
+}
+
+/// The query parameters that a type of options stands for.
+fn options(kind: &str) -> Vec<Parameter> {
+    let fields = Type::of_kind("", "v1", kind).map(Type::fields).unwrap_or_default();
+    let fields = fields.iter().filter(|f| !matches!(f.name(), "kind" | "apiVersion"));
+    fields
+        .map(|f| match f.form() {
+            Form::Bool => (f.name(), "boolean"),
+            Form::Int32 | Form::Int64 => (f.name(), "integer"),
+            _ => (f.name(), "string"),
+        })
+        .collect()
+}
+
+/// Where a resource is, and how its operations are called.
+struct Location {
+    collection: String,
+    object: String,
+    /// The names in braces of `object`.
+    parameters: Vec<&'static str>,
+    /// `AppsV1NamespacedDeployment`
+    id: String,
+    /// `AppsV1CollectionNamespacedDeployment`
+    id_collection: String,
+    /// `AppsV1Deployment`
+    id_plain: String,
+}
+
+impl Location {
+    fn of(r: &Resource) -> Location {
+        let root = format!("/{}", path_of(&r.group, &r.version));
+        let group = format!("{}{}", group_id(&r.group), capitalised(&r.version));
+        let (place, word, parameters) = match r.scope {
+            Scope::Namespaced => ("/namespaces/{namespace}", "Namespaced", vec!["name", "namespace"]),
+            Scope::Cluster => ("", "", vec!["name"]),
+        };
+        let collection = format!("{root}{place}/{}", r.plural);
+        Location {
+            object: format!("{collection}/{{name}}"),
+            collection,
+            parameters,
+            id: format!("{group}{word}{}", r.kind),
+            id_collection: format!("{group}Collection{word}{}", r.kind),
+            id_plain: format!("{group}{}", r.kind),
+        }
+    }
+}
+
+fn collection_operations<'a>(r: &Resource, body: &'a Body, path: &Location) -> Vec<Operation<'a>> {
+    let mut all = Vec::new();
+    if r.verbs.has(Verb::List) {
+        all.push(list_operation(r, body, path.id.clone()));
+    }
+    if r.verbs.has(Verb::Create) {
+        all.push(create(format!("create {} {}", article(&r.kind), r.kind), path.id.clone(), &body.object));
+    }
+    if r.verbs.has(Verb::DeleteCollection) {
+        all.push(Operation {
+            method: "delete",
+            action: "deletecollection",
+            verb: "delete",
+            description: format!("delete collection of {}", r.kind),
+            id: path.id_collection.clone(),
+            parameters: DELETE_COLLECTION.to_vec(),
+            takes: Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+            gives: "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
+            codes: &["200"],
+        });
+    }
+    all
+}
+
+fn object_operations<'a>(r: &Resource, body: &'a Body, path: &Location) -> Vec<Operation<'a>> {
+    let mut all = Vec::new();
+    let the = |verb: &str| format!("{verb} the specified {}", r.kind);
+    if r.verbs.has(Verb::Get) {
+        all.push(read(the("read"), path.id.clone(), &body.object));
+    }
+    if r.verbs.has(Verb::Update) {
+        all.push(replace(the("replace"), path.id.clone(), &body.object));
+    }
+    if r.verbs.has(Verb::Delete) {
+        all.push(Operation {
+            method: "delete",
+            action: "delete",
+            verb: "delete",
+            description: format!("delete {} {}", article(&r.kind), r.kind),
+            id: path.id.clone(),
+            parameters: DELETE.to_vec(),
+            takes: Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+            gives: if r.returns_deleted { &body.object } else { "io.k8s.apimachinery.pkg.apis.meta.v1.Status" },
+            codes: &["200", "202"],
+        });
+    }
+    if r.verbs.has(Verb::Patch) {
+        all.push(patch(the("partially update"), path.id.clone(), &body.object));
+    }
+    all
+}
+
+fn list_operation<'a>(r: &Resource, body: &'a Body, id: String) -> Operation<'a> {
+    Operation {
+        method: "get",
+        action: "list",
+        verb: "list",
+        description: format!("list or watch objects of kind {}", r.kind),
+        id,
+        parameters: LIST.to_vec(),
+        takes: None,
+        gives: &body.list,
+        codes: &["200"],
+    }
+}
+
+fn read(description: String, id: String, object: &str) -> Operation<'_> {
+    let (parameters, takes) = (Vec::new(), None);
+    Operation {
+        method: "get",
+        action: "get",
+        verb: "read",
+        description,
+        id,
+        parameters,
+        takes,
+        gives: object,
+        codes: &["200"],
+    }
+}
+
+fn replace(description: String, id: String, object: &str) -> Operation<'_> {
+    let codes = &["200", "201"];
+    let takes = Some(object);
+    Operation {
+        method: "put",
+        action: "put",
+        verb: "replace",
+        description,
+        id,
+        parameters: WRITE.to_vec(),
+        takes,
+        gives: object,
+        codes,
+    }
+}
+
+fn create(description: String, id: String, object: &str) -> Operation<'_> {
+    let codes = &["200", "201", "202"];
+    let takes = Some(object);
+    Operation {
+        method: "post",
+        action: "post",
+        verb: "create",
+        description,
+        id,
+        parameters: WRITE.to_vec(),
+        takes,
+        gives: object,
+        codes,
+    }
+}
+
+fn patch(description: String, id: String, object: &str) -> Operation<'_> {
+    let takes = Some("io.k8s.apimachinery.pkg.apis.meta.v1.Patch");
+    let codes = &["200", "201"];
+    Operation {
+        method: "patch",
+        action: "patch",
+        verb: "patch",
+        description,
+        id,
+        parameters: PATCH.to_vec(),
+        takes,
+        gives: object,
+        codes,
+    }
+}
+
+/// `method` is that of HTTP: a proxy passes on what RBAC has no verb of its own for.
+fn connect_operation(r: &Resource, method: &'static str, kind: &str, noun: &str, suffix: &str) -> Operation<'static> {
+    let word = capitalised(method);
+    let place = if r.is_namespaced() { "Namespaced" } else { "" };
+    let id = format!("{}{}{word}{place}{}{suffix}", group_id(&r.group), capitalised(&r.version), r.kind);
+    let description = format!("connect {} requests to {noun} ({kind})", method.to_uppercase());
+    Operation {
+        method,
+        action: "connect",
+        verb: "connect",
+        description,
+        id,
+        parameters: options(kind),
+        takes: None,
+        gives: "",
+        codes: &["200"],
+    }
+}
+
+fn request_types(o: &Operation, body: &Body) -> Vec<&'static str> {
+    match (o.action, body.is_custom) {
+        ("patch", false) => vec![
+            "application/apply-patch+yaml",
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/strategic-merge-patch+json",
+        ],
+        ("patch", true) => {
+            vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"]
+        }
+        (_, false) => vec!["*/*"],
+        (_, true) => vec!["application/json", "application/yaml"],
+    }
+}
+
+fn answer_types(o: &Operation, body: &Body) -> Vec<&'static str> {
+    match (o.action, body.is_custom) {
+        ("connect", _) => vec!["*/*"],
+        ("get", false) if o.gives.is_empty() => {
+            vec!["application/json", "application/vnd.kubernetes.protobuf", "application/yaml", "text/plain"]
+        }
+        ("list", false) => vec![
+            "application/json",
+            "application/json;stream=watch",
+            "application/vnd.kubernetes.protobuf",
+            "application/vnd.kubernetes.protobuf;stream=watch",
+            "application/yaml",
+        ],
+        (_, false) => vec!["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"],
+        (_, true) => vec!["application/json", "application/yaml"],
+    }
+}
+
+fn content(types: &[&str], schema: &str) -> String {
+    let entries: Vec<String> = types.iter().map(|t| format!(r#""{t}":{{"schema":{schema}}}"#)).collect();
+    format!("{{{}}}", entries.join(","))
+}
+
+fn quoted_list(words: &[&str]) -> String {
+    words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(",")
+}
+
+/// The group as operations are called by it: `Core`, `Apps`, `RbacAuthorization`.
+fn group_id(group: &str) -> String {
+    stem(group).split('.').map(capitalised).collect()
+}
+
+/// The group without what Kubernetes' own groups end with.
+fn stem(group: &str) -> &str {
+    if group.is_empty() { "core" } else { group.strip_suffix(".k8s.io").unwrap_or(group) }
+}
+
+fn tag(group: &str, version: &str) -> String {
+    format!("{}_{version}", camel(group))
+}
+
+/// `rbacAuthorization`
+fn camel(group: &str) -> String {
+    let words = stem(group).split('.').enumerate();
+    words.map(|(i, w)| if i == 0 { w.into() } else { capitalised(w) }).collect()
+}
+
+fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+fn article(kind: &str) -> &'static str {
+    if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
+}
