@@ -6,6 +6,7 @@
 //! Never: does IO, reads the clock, or knows that HTTP exists beyond a status code.
 
 pub mod apply;
+pub mod convert;
 pub mod decode;
 pub mod defaulting;
 pub mod names;
