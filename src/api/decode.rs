@@ -7,6 +7,7 @@
 //! Never: fills in defaults that need more than the Go zero value, or validates.
 
 mod leaf;
+mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::{Map, Value};
 
 use crate::schema::{Field, Form, Shape, Type};
+use crate::status::Status;
 
 /// Upstream stops collecting strict errors at this many.
 const STRICT_ERRORS_MAX: usize = 100;
@@ -31,12 +33,32 @@ pub struct Decoded {
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DecodeError {
-    /// The body is no JSON (or YAML).
+    /// The body is no JSON (or YAML): `unexpected end of JSON input`.
     #[error("{0}")]
     Syntax(String),
     /// A field holds what its type cannot: `json: cannot unmarshal string into Go struct field ...`.
     #[error("{0}")]
     Type(String),
+}
+
+impl DecodeError {
+    /// What the client is told: `body` is quoted when it is no JSON at all.
+    pub fn status(&self, of: Type, version: &str, body: &[u8]) -> Status {
+        let kind = of.name();
+        Status::bad_request(match self {
+            DecodeError::Syntax(why) => format!(
+                "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; \
+                 json parse error: {why} ({})",
+                syntax::summary(body)
+            ),
+            DecodeError::Type(why) => format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"),
+        })
+    }
+}
+
+/// What the client is told when `fieldValidation=Strict` finds something.
+pub fn strict_status(of: Type, version: &str, strict: &[String]) -> Status {
+    DecodeError::Type(strict_error(strict)).status(of, version, &[])
 }
 
 /// The message of a request refused by `fieldValidation=Strict`.
@@ -46,9 +68,18 @@ pub fn strict_error(strict: &[String]) -> String {
 
 pub fn from_json(of: Type, body: &[u8]) -> Result<Decoded, DecodeError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let decoded = from_deserializer(of, &mut reader)?;
-    reader.end().map_err(|e| DecodeError::Syntax(e.to_string()))?;
-    Ok(decoded)
+    let syntax = |_| DecodeError::Syntax(syntax::explain(body));
+    let read = from_deserializer(of, &mut reader);
+    match read {
+        Err(DecodeError::Syntax(message)) if message.ends_with(KIND_READER) => Err(DecodeError::Syntax(message)),
+        // Go reads what is no UTF-8 as replacement characters.
+        Err(DecodeError::Syntax(_)) if std::str::from_utf8(body).is_err() => {
+            from_json(of, String::from_utf8_lossy(body).as_bytes())
+        }
+        Err(DecodeError::Syntax(_)) => Err(DecodeError::Syntax(syntax::explain(body))),
+        // A body that is no JSON behind a sound start is no JSON, whatever its start says.
+        read => reader.end().map_err(syntax).and(read),
+    }
 }
 
 /// The same for a tree, such as the outcome of a patch or a YAML body.
@@ -61,6 +92,7 @@ pub fn from_deserializer<'de, D: Deserializer<'de>>(of: Type, body: D) -> Result
     let seed = Place { state: &mut state, shape: None };
     let object = seed.deserialize(body).map_err(|e| DecodeError::Syntax(e.to_string()))?;
     match state.refused.or(state.mismatch) {
+        Some(message) if message.ends_with(KIND_READER) => Err(DecodeError::Syntax(message)),
         Some(message) => Err(DecodeError::Type(message)),
         None => Ok(Decoded { object, strict: state.strict }),
     }
@@ -71,8 +103,9 @@ pub fn untyped_json(body: &[u8]) -> Result<Decoded, DecodeError> {
     let mut state = State::new(Type::meta("ObjectMeta").expect("a built-in type"));
     let mut reader = serde_json::Deserializer::from_slice(body);
     let seed = leaf::Anything { state: &mut state };
-    let object = seed.deserialize(&mut reader).map_err(|e| DecodeError::Syntax(e.to_string()))?;
-    reader.end().map_err(|e| DecodeError::Syntax(e.to_string()))?;
+    let syntax = |_| DecodeError::Syntax(syntax::explain(body));
+    let object = seed.deserialize(&mut reader).map_err(syntax)?;
+    reader.end().map_err(syntax)?;
     Ok(Decoded { object, strict: state.strict })
 }
 
@@ -117,6 +150,10 @@ pub fn apply_schema_defaults(of: Type, object: &mut Value) {
         }
     }
 }
+
+/// Upstream reads the kind of a body first, so a body that is no object fails there.
+const KIND_READER: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
 
 /// One step of the way to the value being read.
 enum Step {
@@ -181,7 +218,7 @@ impl State {
                 let field = fields.join(".");
                 format!("json: cannot unmarshal {found} into Go struct field {owner}.{field} of type {wanted}")
             }
-            None => format!("json: cannot unmarshal {found} into Go value of type {wanted}"),
+            None => format!("json: cannot unmarshal {found} into Go value of type {KIND_READER}"),
         }
     }
 

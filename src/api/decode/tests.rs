@@ -123,3 +123,21 @@ fn duplicates_are_found_without_a_schema_too() {
 fn no_type_has_more_fields_than_the_bits_that_find_duplicates() {
     assert!(crate::schema::types().all(|t| t.fields().len() <= 64));
 }
+
+#[test]
+fn the_client_is_told_what_upstream_tells() {
+    let told = |body: &str| match from_json(of("Service"), body.as_bytes()) {
+        Err(error) => error.status(of("Service"), "v1", body.as_bytes()).message,
+        Ok(read) => strict_status(of("Service"), "v1", &read.strict).message,
+    };
+    let unrecognized = "the object provided is unrecognized (must be of type Service): couldn't get version/kind; \
+        json parse error: ";
+    assert_eq!(told(""), format!("{unrecognized}unexpected end of JSON input (<empty>)"));
+    let expected = r#"invalid character 'x' looking for beginning of value ({"apiVersion":"v1","kind":"Ser ...)"#;
+    let body = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":x}"#;
+    assert_eq!(told(body), format!("{unrecognized}{expected}"));
+    let array = r#"json: cannot unmarshal array into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" } (5b315d)"#;
+    assert_eq!(told("[1]"), format!("{unrecognized}{array}"));
+    let strict = r#"Service in version "v1" cannot be handled as a Service: strict decoding error: unknown field "a""#;
+    assert_eq!(told(r#"{"a":1}"#), strict);
+}
