@@ -4,13 +4,14 @@
 //! Called by: `masquerade`, `hostport`, `proxy`.
 //! Never: decides what a table says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use nlink::netlink::nftables as kernel;
 use nlink::netlink::nftables::{
     BaseChain, CmpOp, CtKey, DynsetExpr, DynsetOp, Expr, Family, FibFlags, FibResult, FilterHook, LookupExpr, MetaKey,
-    NatHook, NumgenKind, PayloadBase, Priority, RawExpr, RawMessage, Register, SetDataType, SetElement, SetKeyType,
-    Transaction,
+    NatHook, NumgenKind, PayloadBase, Priority, RawExpr, RawMessage, Register, SetDataType, SetElement,
+    SetElementData, SetKeyType, Transaction,
 };
 use nlink::{Connection, Nftables};
 
@@ -54,11 +55,20 @@ pub async fn remove(name: &str) -> Result<(), Error> {
     transaction.commit(&kernel).await.map_err(|source| refused(name, source))
 }
 
-/// Names of the `ip` tables there are.
-pub async fn table_names() -> Result<BTreeSet<String>, Error> {
+/// Which `ip` tables there are, and whether packets enter them: one whose building was cut off has no base chain yet.
+pub async fn tables() -> Result<BTreeMap<String, Liveness>, Error> {
     let kernel = Connection::<Nftables>::new().map_err(Error::Open)?;
     let tables = kernel.list_tables_in(Family::Ip).await.map_err(Error::List)?;
-    Ok(tables.into_iter().map(|table| table.name.to_string()).collect())
+    let chains = kernel.list_chains().await.map_err(Error::List)?;
+    let live = |name: &str| chains.iter().any(|c| c.family == Family::Ip && c.table == name && c.hook.is_some());
+    let liveness = |name: &str| if live(name) { Liveness::Live } else { Liveness::Unhooked };
+    Ok(tables.into_iter().map(|table| (table.name.to_string(), liveness(&table.name))).collect())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    Live,
+    Unhooked,
 }
 
 /// Brings table `name`, known to be `old`, to `new`. One transaction when the change is small enough; else several,
@@ -82,6 +92,33 @@ pub async fn swap_in(name: &str, table: &Table, replaced: &[String]) -> Result<A
         transaction
     };
     write_units(&kernel, name, changes(&Table::default(), table), delete_replaced).await
+}
+
+/// Deletes the elements of a learned map (source address -> address and port) that lead to none of `targets`. Returns
+/// how many.
+pub async fn forget_learned(table: &str, map: &str, targets: &BTreeSet<(Ipv4Addr, u16)>) -> Result<usize, Error> {
+    let kernel = Connection::<Nftables>::new().map_err(Error::Open)?;
+    let elements = kernel.list_set_elements(table, map, Family::Ip).await.map_err(Error::List)?;
+    let leads_nowhere = |element: &&SetElement| match element.data() {
+        // The address, and the port padded to four bytes, as a concatenation lies in registers.
+        Some(SetElementData::Value(value)) if value.len() >= 6 => {
+            let address = Ipv4Addr::new(value[0], value[1], value[2], value[3]);
+            !targets.contains(&(address, u16::from_be_bytes([value[4], value[5]])))
+        }
+        _ => false,
+    };
+    let stale: Vec<SetElement> =
+        elements.iter().filter(leads_nowhere).map(|element| SetElement::new(element.key().to_vec())).collect();
+    let declared = kernel_set(table, map, &Set::map(&[FieldType::Address], &[FieldType::Address, FieldType::Port]));
+    for chunk in stale.chunks(ELEMENTS_PER_MESSAGE) {
+        match kernel.transaction().del_set_elements(&declared, chunk).commit(&kernel).await {
+            Ok(()) => {}
+            // One of them expired in between; the others wait for their own time.
+            Err(error) if error.is_not_found() => {}
+            Err(source) => return Err(refused(table, source)),
+        }
+    }
+    Ok(stale.len())
 }
 
 /// How large an update was.
@@ -203,7 +240,7 @@ fn rules(name: &str, chain: &Chain) -> Vec<Change> {
 /// number below the count of its map's elements.
 fn changed_contents(old: &Table, new: &Table) -> Vec<Vec<Change>> {
     let mut units = Vec::new();
-    let mut together: std::collections::BTreeMap<&str, Vec<Change>> = Default::default();
+    let mut together: BTreeMap<&str, Vec<Change>> = Default::default();
     for (name, chain) in &new.chains {
         if old.chains.get(name).is_some_and(|before| before != chain) {
             let unit = together.entry(name).or_default();
