@@ -3,8 +3,9 @@
 //! Owns: how the schema's facts, the registry's paths and the descriptions become a document. It is written as text,
 //! on demand and in one go: the largest is 1.5 MB, and nothing of it is kept.
 //! Called by: the API server for `/openapi/v3` and `/openapi/v2`.
-//! Never: knows custom resources; their part is made by whoever holds their definitions, with [`Paths`] of this module.
+//! Never: knows custom resources; whoever holds their definitions hands them in.
 
+mod custom;
 mod paths;
 mod schemas;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod v2;
 use std::io::Read;
 use std::sync::OnceLock;
 
+pub use custom::{CustomKind, add_custom, custom_document, custom_hash};
 pub use paths::{Body, Paths};
 pub use schemas::Schemas;
 pub use v2::document_v2;
@@ -108,14 +110,18 @@ pub fn document(path: &str, descriptions: &Descriptions) -> Option<String> {
         ["apis"] => paths.discovery(&mut schemas, "/apis/", "apis", "APIGroupList"),
         _ => paths.version(&mut schemas),
     }
-    let mut out = format!(r#"{{"openapi":"3.0.0","info":{INFO},"paths":{{"#);
+    Some(whole_document(INFO, paths, schemas))
+}
+
+fn whole_document(info: &str, paths: Paths, schemas: Schemas) -> String {
+    let mut out = format!(r#"{{"openapi":"3.0.0","info":{info},"paths":{{"#);
     out.push_str(&paths.finish());
     out.push_str(r#"},"components":{"schemas":{"#);
     out.push_str(&schemas.finish());
     out.push_str(r#"},"securitySchemes":"#);
     out.push_str(SECURITY);
     out.push_str("}}");
-    Some(out)
+    out
 }
 
 fn group_version(group: &str, version: &str, paths: &mut Paths, schemas: &mut Schemas) {

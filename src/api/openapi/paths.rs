@@ -162,7 +162,9 @@ impl Paths {
             });
         }
         let object = format!("{}/{}", path.object, sub.name);
-        self.item(&object, r, body, sub.kind.clone(), &path.parameters, operations, schemas);
+        // Upstream names the kind of a custom resource even where its scale is meant.
+        let kind = if body.is_custom { r.kind() } else { sub.kind.clone() };
+        self.item(&object, r, body, kind, &path.parameters, operations, schemas);
     }
 
     fn connect(&mut self, r: &Resource, sub: &Subresource, body: &Body, path: &Location, schemas: &mut Schemas) {
@@ -197,10 +199,14 @@ impl Paths {
     ) {
         let mut out = String::new();
         let tag = tag(&resource.group, &resource.version);
+        if body.is_custom {
+            let reads = operations.iter_mut().filter(|o| o.verb == "read");
+            reads.for_each(|o| o.parameters.push(("resourceVersion", "string")));
+        }
         let shared = share_parameters(&mut operations);
         for operation in &operations {
             for name in [operation.takes.unwrap_or(""), operation.gives].into_iter().filter(|n| !n.is_empty()) {
-                if !body.is_custom || name.starts_with("io.k8s.apimachinery") {
+                if !body.is_custom || name.starts_with("io.k8s.") {
                     schemas.want(name);
                 }
             }
@@ -257,9 +263,11 @@ impl Paths {
     }
 
     fn responses(&self, o: &Operation, body: &Body) -> String {
+        // A custom resource is not created by a patch in upstream's documents, though apply does it.
+        let codes = if body.is_custom && o.action == "patch" { &o.codes[..1] } else { o.codes };
         let mut answers: Vec<String> = Vec::new();
         let schema = if o.gives.is_empty() { r#"{"type":"string"}"#.to_string() } else { self.reference(o.gives) };
-        for code in o.codes {
+        for code in codes {
             let word = match *code {
                 "201" => "Created",
                 "202" => "Accepted",
@@ -405,8 +413,8 @@ fn collection_operations<'a>(r: &Resource, body: &'a Body, path: &Location) -> V
             verb: "delete",
             description: format!("delete collection of {}", r.kind),
             id: path.id_collection.clone(),
-            parameters: DELETE_COLLECTION.to_vec(),
-            takes: Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+            parameters: if body.is_custom { LIST.to_vec() } else { DELETE_COLLECTION.to_vec() },
+            takes: Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions").filter(|_| !body.is_custom),
             gives: "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
             codes: &["200"],
         });

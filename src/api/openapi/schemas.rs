@@ -28,6 +28,14 @@ impl<'d> Schemas<'d> {
         Self { dialect, descriptions, wanted, open, served, further }
     }
 
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+    pub(super) fn descriptions(&self) -> &Descriptions {
+        self.descriptions
+    }
+
+    /// The group version of the document.
     pub fn serve(&mut self, group: &str, version: &str) {
         self.served.push((group.into(), version.into()));
     }

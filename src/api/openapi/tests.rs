@@ -57,3 +57,28 @@ fn descriptions_are_found_by_type_and_by_field() {
     let pod = &document["components"]["schemas"]["io.k8s.api.core.v1.Pod"];
     assert_eq!(pod["properties"]["spec"]["description"], "Says \"what\".");
 }
+
+#[test]
+fn a_custom_resource_is_published_with_its_own_schema() {
+    let mut foo = crate::registry::lookup("apps", "v1", "deployments").expect("a row to copy").clone();
+    (foo.group, foo.plural, foo.kind, foo.list_kind) =
+        ("example.com".into(), "foos".into(), "Foo".into(), "FooList".into());
+    foo.subresources.iter_mut().filter(|s| s.name == "status").for_each(|s| s.kind.kind = "Foo".into());
+    let schema = serde_json::json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "a": {"type": "string", "default": "x"}, "b": {"x-kubernetes-int-or-string": true, "type": "string"}}}}});
+    let kinds = [CustomKind { resource: &foo, schema: Some(&schema) }];
+    let text = custom_document(&kinds, &Descriptions::none());
+    let v3: Value = serde_json::from_str(&text).expect("the document is JSON");
+    for reference in text.split("\"#/components/schemas/").skip(1).filter_map(|t| t.split('"').next()) {
+        assert!(v3["components"]["schemas"].get(reference).is_some(), "{reference}");
+    }
+    let published = &v3["components"]["schemas"]["com.example.v1.Foo"];
+    assert_eq!(published["properties"]["spec"]["properties"]["a"]["default"], "x");
+    assert_eq!(published["x-kubernetes-group-version-kind"][0]["kind"], "Foo");
+    assert!(v3["paths"].get("/apis/example.com/v1/namespaces/{namespace}/foos/{name}/scale").is_some());
+
+    let text = document_v2(&Descriptions::none(), |paths, schemas| add_custom(&kinds, paths, schemas));
+    let v2: Value = serde_json::from_str(&text).expect("the document is JSON");
+    let fields = &v2["definitions"]["com.example.v1.Foo"]["properties"]["spec"]["properties"];
+    assert_eq!(fields, &serde_json::json!({"a": {"type": "string"}, "b": {"x-kubernetes-int-or-string": true}}));
+}
