@@ -1,12 +1,21 @@
-//! What the server does to an object before it is admitted: status and spec kept apart, generations counted.
+//! What the server does to an object before it is admitted and validated: status and spec kept apart, generations
+//! counted, fields derived that need no other object.
 //!
-//! Owns: those rules, from the registry's row and for the few kinds that have more.
-//! Called by: the API server for every create, update and status update, before validation.
-//! Never: sets names, uids, timestamps or resource versions, or allocates anything.
+//! Owns: those rules, from the registry's row, and for the few kinds that have more.
+//! Called by: the API server for every create, update and status update.
+//! Never: sets names, timestamps or resource versions, or allocates addresses and ports. A Job's selector is made of
+//! its uid, so the uid must be set before `prepare_create`.
 
-use serde_json::Value;
+mod pod;
 
+use serde_json::{Map, Value, json};
+
+use crate::decode;
+use crate::object;
 use crate::registry::{Resource, StatusWrites};
+use crate::schema::Type;
+
+pub use pod::qos_class;
 
 fn set(object: &mut Value, field: &str, value: Option<Value>) {
     let Some(map) = object.as_object_mut() else { return };
@@ -16,10 +25,31 @@ fn set(object: &mut Value, field: &str, value: Option<Value>) {
     };
 }
 
-fn set_generation(object: &mut Value, generation: i64) {
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.insert("generation".into(), generation.into());
+fn metadata(object: &mut Value) -> &mut Map<String, Value> {
+    inside(object, "metadata")
+}
+
+fn inside<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
+    if !object[field].is_object() {
+        object[field] = Value::Object(Map::new());
     }
+    object[field].as_object_mut().expect("an object was put there")
+}
+
+fn set_generation(object: &mut Value, generation: i64) {
+    if generation == 0 {
+        metadata(object).remove("generation");
+    } else {
+        metadata(object).insert("generation".into(), generation.into());
+    }
+}
+
+/// The status of an object nobody reported about yet, as Go writes it: `{}` or with what it always has.
+fn empty_status(resource: &Resource) -> Option<Value> {
+    let of = Type::of_kind(&resource.group, &resource.version, &resource.kind)?;
+    let field = of.field("status")?;
+    let zero = decode::zero_field(field);
+    (!zero.is_null() && !field.omits_zero()).then_some(zero)
 }
 
 /// Whether something besides metadata, status and type differs.
@@ -37,12 +67,30 @@ fn desired_state_differs(new: &Value, old: &Value) -> bool {
 /// Before a create.
 pub fn prepare_create(resource: &Resource, object: &mut Value) {
     if resource.status == StatusWrites::Separate {
-        set(object, "status", None);
+        set(object, "status", empty_status(resource));
     }
-    if resource.generation.starts_at_one {
-        set_generation(object, 1);
-    } else if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.remove("generation");
+    set_generation(object, i64::from(resource.generation.starts_at_one));
+    if resource.id().is_none() {
+        return;
+    }
+    match resource.kind.as_ref() {
+        "Pod" => pod::prepare_create(object),
+        "Namespace" => {
+            set(object, "status", Some(json!({"phase": "Active"})));
+            let finalizers = inside(object, "spec").entry("finalizers").or_insert_with(|| json!([]));
+            if let Value::Array(list) = finalizers
+                && !list.iter().any(|f| f == "kubernetes")
+            {
+                list.push("kubernetes".into());
+            }
+        }
+        "PersistentVolume" | "PersistentVolumeClaim" => set(object, "status", Some(json!({"phase": "Pending"}))),
+        "DaemonSet" => set_template_generation(object, 1.max(template_generation(object))),
+        "Job" => job_selector(object),
+        "Service" => pair_cluster_ips(object, None),
+        "CustomResourceDefinition" => crate::defaulting::apply("apiextensions.k8s.io", "v1", "CustomResourceDefinition", object),
+        "CertificateSigningRequest" | "ResourceClaim" => {}
+        _ => {}
     }
 }
 
@@ -51,25 +99,220 @@ pub fn prepare_update(resource: &Resource, new: &mut Value, old: &Value) {
     if resource.status != StatusWrites::WithTheObject {
         set(new, "status", old.get("status").cloned());
     }
-    let generation = crate::object::generation(old);
+    if resource.id().is_some() {
+        match resource.kind.as_ref() {
+            "Pod" => pod::prepare_update(new, old),
+            // Finalizers of a namespace have an endpoint of their own.
+            "Namespace" => set(new, "spec", old.get("spec").cloned()),
+            "Secret" if new["type"].as_str().unwrap_or("").is_empty() => set(new, "type", old.get("type").cloned()),
+            "DaemonSet" => {
+                let changed = new["spec"]["template"] != old["spec"]["template"];
+                set_template_generation(new, template_generation(old) + i64::from(changed));
+            }
+            "Service" => service_update(new, old),
+            "Node" if new["spec"].is_null() => set(new, "spec", Some(json!({}))),
+            _ => {}
+        }
+    }
+    count_generation(resource, new, old);
+}
+
+/// The generation is the server's: it counts changes of the desired state.
+fn count_generation(resource: &Resource, new: &mut Value, old: &Value) {
+    let generation = object::generation(old);
     let counted = resource.generation.counts_changes && desired_state_differs(new, old);
-    if generation > 0 || counted {
-        set_generation(new, generation + i64::from(counted));
+    set_generation(new, generation + i64::from(counted));
+}
+
+/// Before a write to `/status`: the desired state stays as it was, and so do the fields of metadata that the status'
+/// author does not own.
+pub fn prepare_status_update(resource: &Resource, new: &mut Value, old: &Value) {
+    let status = new.get("status").cloned();
+    let custom = resource.id().is_none();
+    let mut kept = old.clone();
+    set(&mut kept, "status", status);
+    let sent = new["metadata"].as_object().cloned().unwrap_or_default();
+    // Built-in kinds let `/status` change labels and annotations; custom resources do not.
+    let fields: &[&str] = if custom {
+        &["managedFields", "resourceVersion"]
+    } else {
+        &["managedFields", "resourceVersion", "labels", "annotations", "finalizers", "ownerReferences"]
+    };
+    for field in fields {
+        set(&mut kept["metadata"], field, sent.get(*field).cloned());
+    }
+    if !custom && resource.kind == "Pod" {
+        pod::prepare_status_update(&mut kept, old);
+    }
+    *new = kept;
+}
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// A DaemonSet's template generation lives on as an annotation.
+fn template_generation(object: &Value) -> i64 {
+    object::annotation(object, TEMPLATE_GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0)
+}
+
+fn set_template_generation(object: &mut Value, generation: i64) {
+    if let Value::Object(annotations) = metadata(object).entry("annotations").or_insert_with(|| json!({})) {
+        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
     }
 }
 
-/// Before a write to `/status`: everything but the status (and metadata that controllers own) stays as it was.
-pub fn prepare_status_update(resource: &Resource, new: &mut Value, old: &Value) {
-    let _ = resource;
-    let status = new.get("status").cloned();
-    let managed = new["metadata"].get("managedFields").cloned();
-    let version = new["metadata"].get("resourceVersion").cloned();
-    let mut kept = old.clone();
-    set(&mut kept, "status", status);
-    for (field, value) in [("managedFields", managed), ("resourceVersion", version)] {
-        if let Some(value) = value {
-            set(&mut kept["metadata"], field, Some(value));
+/// A Job that does not bring its own selector gets one by its uid, which its Pods then bear as labels.
+fn job_selector(job: &mut Value) {
+    if job["spec"]["manualSelector"] == true {
+        return;
+    }
+    let (name, uid) = (object::name(job).to_string(), object::uid(job).to_string());
+    let spec = inside(job, "spec");
+    let template = spec.entry("template").or_insert_with(|| json!({}));
+    let metadata = inside(template, "metadata");
+    if let Value::Object(labels) = metadata.entry("labels").or_insert_with(|| json!({})) {
+        // The bare keys are what Jobs used before label prefixes; old clients still look for them.
+        for (key, value) in [("controller-uid", &uid), ("job-name", &name)] {
+            labels.insert(key.into(), value.as_str().into());
+            labels.insert(format!("batch.kubernetes.io/{key}"), value.as_str().into());
         }
     }
-    *new = kept;
+    let selector = spec.entry("selector").or_insert_with(|| json!({}));
+    let labels = inside(selector, "matchLabels");
+    labels.entry("batch.kubernetes.io/controller-uid").or_insert_with(|| uid.into());
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or("")
+}
+
+fn needs_cluster_ip(service: &Value) -> bool {
+    matches!(text(&service["spec"], "type"), "" | "ClusterIP" | "NodePort" | "LoadBalancer")
+}
+
+/// `clusterIP` is the first of `clusterIPs`; a client that knows only one of them must not lose the other.
+fn pair_cluster_ips(new: &mut Value, old: Option<&Value>) {
+    let single = text(&new["spec"], "clusterIP").to_string();
+    let first = new["spec"]["clusterIPs"][0].as_str().unwrap_or("").to_string();
+    let Some(old) = old else {
+        if !single.is_empty() && first.is_empty() {
+            new["spec"]["clusterIPs"] = json!([single]);
+        }
+        return;
+    };
+    let single_changed = single != text(&old["spec"], "clusterIP");
+    let list_changed = new["spec"]["clusterIPs"] != old["spec"]["clusterIPs"];
+    if single_changed && !list_changed {
+        let list = (!single.is_empty()).then(|| json!([single]));
+        set(&mut new["spec"], "clusterIPs", list);
+    }
+}
+
+fn service_update(new: &mut Value, old: &Value) {
+    // What the server gave out stays when a client leaves it empty and the type still needs it.
+    if needs_cluster_ip(new) && needs_cluster_ip(old) {
+        for field in ["clusterIP", "clusterIPs"] {
+            let missing = new["spec"][field].is_null() || new["spec"][field] == "";
+            if missing && !old["spec"][field].is_null() {
+                new["spec"][field] = old["spec"][field].clone();
+            }
+        }
+    }
+    pair_cluster_ips(new, Some(old));
+    drop_type_dependent(new, old);
+}
+
+/// Fields that belong to the old type only go with it, unless the client changed them on purpose.
+fn drop_type_dependent(new: &mut Value, old: &Value) {
+    let same = |field: &str, new: &Value| new["spec"][field] == old["spec"][field];
+    if needs_cluster_ip(old) && !needs_cluster_ip(new) && same("clusterIPs", new) {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            set(&mut new["spec"], field, None);
+        }
+    }
+    let node_ports = |s: &Value| matches!(text(&s["spec"], "type"), "NodePort" | "LoadBalancer");
+    let ports_of = |s: &Value| -> Vec<i64> {
+        s["spec"]["ports"].as_array().into_iter().flatten().filter_map(|p| p["nodePort"].as_i64()).collect()
+    };
+    if node_ports(old) && !node_ports(new) && ports_of(old) == ports_of(new) {
+        for port in new["spec"]["ports"].as_array_mut().into_iter().flatten() {
+            set(port, "nodePort", None);
+        }
+    }
+    let local = |s: &Value| text(&s["spec"], "type") == "LoadBalancer" && text(&s["spec"], "externalTrafficPolicy") == "Local";
+    if local(old) && !local(new) && same("healthCheckNodePort", new) {
+        set(&mut new["spec"], "healthCheckNodePort", None);
+    }
+    let balanced = |s: &Value| text(&s["spec"], "type") == "LoadBalancer";
+    if balanced(old) && !balanced(new) {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if same(field, new) {
+                set(&mut new["spec"], field, None);
+            }
+        }
+    }
+    let external = |s: &Value| node_ports(s) || (needs_cluster_ip(s) && s["spec"]["externalIPs"].is_array());
+    if external(old) && !external(new) && same("externalTrafficPolicy", new) {
+        set(&mut new["spec"], "externalTrafficPolicy", None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(group: &str, plural: &str) -> &'static Resource {
+        crate::registry::lookup(group, "v1", plural).unwrap()
+    }
+
+    #[test]
+    fn a_client_cannot_write_status_or_generation_with_the_object() {
+        let deployments = resource("apps", "deployments");
+        let mut new = json!({"metadata": {"name": "x", "generation": 7}, "spec": {"replicas": 1}, "status": {"replicas": 5}});
+        prepare_create(deployments, &mut new);
+        assert_eq!(new, json!({"metadata": {"name": "x", "generation": 1}, "spec": {"replicas": 1}, "status": {}}));
+        let old = new.clone();
+        new["spec"]["replicas"] = 2.into();
+        new["status"]["replicas"] = 9.into();
+        prepare_update(deployments, &mut new, &old);
+        assert_eq!(new["metadata"]["generation"], 2);
+        assert_eq!(new["status"], json!({}));
+        let mut status = new.clone();
+        status["spec"]["replicas"] = 7.into();
+        status["status"]["replicas"] = 2.into();
+        prepare_status_update(deployments, &mut status, &new);
+        assert_eq!(status["spec"]["replicas"], 2);
+        assert_eq!(status["status"]["replicas"], 2);
+        assert_eq!(status["metadata"]["generation"], 2);
+    }
+
+    #[test]
+    fn a_job_selects_its_pods_by_its_uid() {
+        let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"spec": {}}}});
+        prepare_create(resource("batch", "jobs"), &mut job);
+        assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
+        assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+    }
+
+    #[test]
+    fn a_service_keeps_its_address_and_loses_node_ports_with_its_type() {
+        let services = resource("", "services");
+        let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"],
+            "externalTrafficPolicy": "Cluster", "ports": [{"port": 80, "nodePort": 30001}]}, "status": {"loadBalancer": {}}});
+        let mut new = old.clone();
+        new["spec"]["type"] = "ClusterIP".into();
+        new["spec"]["clusterIP"] = "".into();
+        new["spec"].as_object_mut().unwrap().remove("clusterIPs");
+        prepare_update(services, &mut new, &old);
+        let spec = json!({"type": "ClusterIP", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{"port": 80}]});
+        assert_eq!(new["spec"], spec);
+    }
+
+    #[test]
+    fn a_pod_begins_pending_with_its_class() {
+        let mut pod = json!({"metadata": {"name": "x"}, "spec": {"containers": [
+            {"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}}]}});
+        prepare_create(resource("", "pods"), &mut pod);
+        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "Guaranteed"}));
+        assert_eq!(qos_class(&json!({"spec": {"containers": [{"name": "a"}]}})), "BestEffort");
+    }
 }
