@@ -67,6 +67,16 @@ impl<'a> Structure<'a> {
     pub fn child(&self, key: &str) -> Structure<'a> {
         self.field(key).unwrap_or(Structure::Unknown)
     }
+    /// Whether the schema names this field, as opposed to a key of a map.
+    pub fn names_field(&self, key: &str) -> bool {
+        match self {
+            Structure::Builtin(Form::Object(t), _) => t.field(key).is_some(),
+            Structure::Custom(schema) => {
+                schema["properties"].get(key).is_some() || matches!(self.field(key), Some(Structure::Builtin(..)))
+            }
+            _ => false,
+        }
+    }
     /// One element of a list.
     pub fn element(&self) -> Structure<'a> {
         match self {

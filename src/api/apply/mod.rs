@@ -2,12 +2,23 @@
 //!
 //! Owns: `metadata.managedFields`: what a write by a manager does to it, and the conflicts of an apply.
 //! Called by: the API server for every write.
-//! Never: reads the clock (`now` is given) or validates the result.
+//! Never: reads the clock (`now` is given), fills defaults, or validates the result.
 
-use serde_json::Value;
+mod managers;
+mod set;
+#[cfg(test)]
+mod tests;
+mod walk;
 
-use crate::Status;
+use serde_json::{Value, json};
+
+use crate::registry::StatusWrites;
+use crate::schema::Form;
+use crate::status::{Cause, Details};
 use crate::structure::Structure;
+use crate::{Status, decode, object, registry};
+use managers::Entry;
+use set::Set;
 
 /// What a write was, as a managed fields entry says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,9 +27,38 @@ pub enum Operation {
     Update,
 }
 
+impl Operation {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Operation::Apply => "Apply",
+            Operation::Update => "Update",
+        }
+    }
+}
+
+/// One write to an object, as far as ownership cares.
+#[derive(Clone, Copy, Debug)]
+pub struct Write<'a> {
+    pub manager: &'a str,
+    pub api_version: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    /// RFC 3339.
+    pub now: &'a str,
+    /// Top-level fields such a write cannot change (`status`, or `spec` when it is about the status); nobody comes to
+    /// own them by it.
+    pub ignored: &'a [&'a str],
+}
+
+/// The manager that what was there before the first apply belongs to.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+/// kubectl's client-side apply keeps its configuration here; its server-side apply takes it over without conflicts.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const KUBECTL: &str = "kubectl";
+
 /// Merges what `manager` wants to say about the object into the live one. A field that another manager owns with
 /// another value is a conflict (409) unless `force`. `type_name` is that of OpenAPI: `io.k8s.api.core.v1.Pod`;
-/// `now` is RFC 3339.
+/// `now` is RFC 3339. The result still wants decoding and defaults.
 pub fn apply(
     live: Option<&Value>,
     applied: &Value,
@@ -28,24 +68,272 @@ pub fn apply(
     subresource: &str,
     now: &str,
 ) -> Result<Value, Status> {
-    apply_to(live, applied, manager, force, Structure::named(type_name), subresource, now)
+    let api_version = applied["apiVersion"].as_str().unwrap_or_default();
+    let ignored = ignored_fields(applied, subresource);
+    let write = Write { manager, api_version, subresource, now, ignored };
+    apply_to(live, applied, force, Structure::named(type_name), &write)
 }
 
 /// As `apply`, for any schema.
 pub fn apply_to(
     live: Option<&Value>,
     applied: &Value,
-    manager: &str,
     force: bool,
     structure: Structure<'_>,
-    subresource: &str,
-    now: &str,
+    write: &Write<'_>,
 ) -> Result<Value, Status> {
-    let _ = (manager, force, structure, subresource, now);
-    Ok(crate::patch::merge::apply(live.unwrap_or(&Value::Null), applied))
+    if !applied["metadata"]["managedFields"].is_null() {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    let known = live.map(managers::decode);
+    let Some(mut entries) = known.unwrap_or(Some(Vec::new())) else {
+        return Err(Status::internal("failed to decode managed fields"));
+    };
+    let empty = empty_object(structure);
+    let bare = live.map_or_else(|| empty.clone(), without_managed_fields);
+    if entries.is_empty() && live.is_some() {
+        let before = Write { manager: BEFORE_FIRST_APPLY, subresource: "", ..*write };
+        entries = record(&empty, &bare, entries, structure, &before);
+        entries.iter_mut().for_each(|e| e.time = Some(write.now.into()));
+    }
+    let applier = Applier { structure, write, live: &bare };
+    let outcome = match applier.run(applied, entries.clone(), force) {
+        Err(Refusal::Conflicts(conflicts)) if write.manager == KUBECTL => {
+            applier.take_over(applied, entries, conflicts)?
+        }
+        Err(refusal) => return Err(refusal.into_status(applied)),
+        Ok(outcome) => outcome,
+    };
+    Ok(applier.finish(applied, live, outcome))
 }
 
-/// Records in `new` that `manager` wrote what differs from `old`.
+/// What differs for a write to a subresource, and for the object itself.
+fn ignored_fields(object: &Value, subresource: &str) -> &'static [&'static str] {
+    let (group, version) = registry::split_api_version(object["apiVersion"].as_str().unwrap_or_default());
+    let resource = registry::by_kind(group, version, object["kind"].as_str().unwrap_or_default());
+    match (subresource, resource.map(|r| r.status)) {
+        ("status", _) => &["spec"],
+        ("", Some(StatusWrites::Separate | StatusWrites::SeparateAfterCreate)) => &["status"],
+        _ => &[],
+    }
+}
+
+/// What Go holds before anything was said: the fields it always writes.
+fn empty_object(structure: Structure<'_>) -> Value {
+    match structure {
+        Structure::Builtin(Form::Object(of), _) => decode::zero_object(of),
+        _ => json!({}),
+    }
+}
+
+fn without_managed_fields(object: &Value) -> Value {
+    let mut bare = object.clone();
+    if let Some(metadata) = bare["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    bare
+}
+
+fn top_level(fields: &[&str]) -> Set {
+    let mut set = Set::default();
+    for field in fields {
+        set.insert(&[set::field_edge(field)]);
+    }
+    set
+}
+
+/// Identity and what the server sets: never owned by anybody.
+fn stripped() -> Set {
+    let mut set = top_level(&["apiVersion", "kind", "metadata"]);
+    for field in [
+        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields",
+        "resourceVersion",
+    ] {
+        set.insert(&[set::field_edge("metadata"), set::field_edge(field)]);
+    }
+    set
+}
+
+struct Applier<'a> {
+    structure: Structure<'a>,
+    write: &'a Write<'a>,
+    live: &'a Value,
+}
+
+struct Outcome {
+    object: Value,
+    entries: Vec<Entry>,
+    changed: bool,
+}
+
+struct Conflict {
+    owner: Entry,
+    fields: Set,
+}
+
+enum Refusal {
+    Conflicts(Vec<Conflict>),
+    Schema(walk::SchemaFault),
+}
+
+impl Applier<'_> {
+    fn entry(&self, fields: Set) -> Entry {
+        Entry {
+            manager: if self.write.manager.is_empty() { "unknown".into() } else { self.write.manager.into() },
+            operation: Operation::Apply,
+            api_version: self.write.api_version.into(),
+            subresource: self.write.subresource.into(),
+            time: None,
+            fields,
+        }
+    }
+
+    fn run(&self, applied: &Value, mut entries: Vec<Entry>, force: bool) -> Result<Outcome, Refusal> {
+        let ignored = top_level(self.write.ignored);
+        let said = walk::said(self.structure, applied).map_err(Refusal::Schema)?.without_trees(&ignored);
+        let mine = self.entry(said);
+        let last = entries.iter().position(|e| e.is_same_manager(&mine)).map(|i| entries.remove(i));
+        let merged = walk::merge(self.structure, self.live, applied, true);
+        let object = match &last {
+            Some(last) => self.prune(&merged, &entries, &mine, &last.fields),
+            None => merged,
+        };
+        let comparison = walk::compare(self.structure, self.live, &object).without(&ignored);
+        let taken = comparison.modified.union(&comparison.added);
+        let conflicts: Vec<Conflict> = entries
+            .iter()
+            .map(|owner| Conflict { owner: owner.clone(), fields: owner.fields.intersection(&taken) })
+            .filter(|c| !c.fields.is_empty())
+            .collect();
+        if !force && !conflicts.is_empty() {
+            return Err(Refusal::Conflicts(conflicts));
+        }
+        for entry in &mut entries {
+            entry.fields = entry.fields.difference(&taken).difference(&comparison.removed);
+        }
+        let changed = !comparison.is_same();
+        let fields = mine.fields.difference(&stripped());
+        // The time says when the entry changed what is stored, so a repetition keeps the old one.
+        let kept = last.as_ref().filter(|l| !changed && l.fields == fields).and_then(|l| l.time.clone());
+        entries.push(Entry { fields, time: Some(kept.unwrap_or_else(|| self.write.now.into())), ..mine });
+        Ok(Outcome { object, entries, changed })
+    }
+
+    /// Removes what this applier said last time, says no more, and nobody else owns.
+    fn prune(&self, merged: &Value, others: &[Entry], mine: &Entry, last: &Set) -> Value {
+        let structure = self.structure;
+        let named = |set: &Set| set.with_named_fields(structure);
+        let last = named(last);
+        let bare = walk::remove(structure, merged, &last);
+        let owned = others.iter().fold(mine.fields.clone(), |all, e| all.union(&e.fields));
+        let all = named(&walk::present(structure, merged));
+        // What others own stays, with everything around it that was not the applier's.
+        let kept = named(&walk::present(structure, &bare)).union(&named(&owned));
+        let kept = walk::remove(structure, merged, &all.difference(&kept));
+        let gone = all.difference(&named(&walk::present(structure, &kept))).intersection(&last);
+        walk::remove(structure, merged, &gone)
+    }
+
+    /// Conflicts about fields that kubectl's own client-side apply had set are no conflicts.
+    fn take_over(&self, applied: &Value, entries: Vec<Entry>, conflicts: Vec<Conflict>) -> Result<Outcome, Status> {
+        let last: Option<Value> = object::annotation(self.live, LAST_APPLIED).and_then(|a| serde_json::from_str(a).ok());
+        let allowed = last.map(|last| walk::present(self.structure, &last)).unwrap_or_default();
+        let left: Vec<Conflict> = conflicts
+            .into_iter()
+            .map(|c| Conflict { fields: c.fields.difference(&allowed), owner: c.owner })
+            .filter(|c| !c.fields.is_empty())
+            .collect();
+        if !left.is_empty() {
+            return Err(Refusal::Conflicts(left).into_status(applied));
+        }
+        self.run(applied, entries, true).map_err(|refusal| refusal.into_status(applied))
+    }
+
+    fn finish(&self, applied: &Value, live: Option<&Value>, outcome: Outcome) -> Value {
+        let Outcome { mut object, entries, changed } = outcome;
+        if self.write.manager == KUBECTL && object::annotation(&object, LAST_APPLIED).is_some() {
+            let mut configuration = applied.clone();
+            if let Some(annotations) = configuration["metadata"]["annotations"].as_object_mut() {
+                annotations.remove(LAST_APPLIED);
+            }
+            object["metadata"]["annotations"][LAST_APPLIED] = format!("{configuration}\n").into();
+        }
+        let former = live.and_then(managers::decode).unwrap_or_default();
+        if !changed && former == entries {
+            return live.cloned().unwrap_or(object);
+        }
+        managers::write(&mut object, entries);
+        object
+    }
+}
+
+impl Refusal {
+    fn into_status(self, applied: &Value) -> Status {
+        match self {
+            Refusal::Conflicts(conflicts) => conflict_status(&conflicts),
+            Refusal::Schema(fault) => {
+                let (namespace, name) = (object::namespace(applied), object::name(applied));
+                let version = applied["apiVersion"].as_str().unwrap_or_default();
+                // Go prints the core group as an empty one before the slash.
+                let version = if version.contains('/') { version.to_string() } else { format!("/{version}") };
+                let kind = applied["kind"].as_str().unwrap_or_default();
+                let about = format!("{namespace}/{name}; {version}, Kind={kind}");
+                Status::new(500, "", format!("failed to create typed patch object ({about}): {fault}"))
+            }
+        }
+    }
+}
+
+fn conflict_status(conflicts: &[Conflict]) -> Status {
+    let mut causes = Vec::new();
+    let mut sections = Vec::new();
+    for conflict in conflicts {
+        let (title, paths) = (conflict.owner.title(), conflict.fields.paths());
+        sections.push(format!("conflicts with {title}:"));
+        for path in paths {
+            sections.push(format!("- {path}"));
+            let message = format!("conflict with {title}");
+            causes.push(Cause { reason: "FieldManagerConflict".into(), message, field: path });
+        }
+    }
+    let message = match causes.as_slice() {
+        [one] => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
+        many => format!("Apply failed with {} conflicts: {}", many.len(), sections.join("\n")),
+    };
+    let details = Details { causes, ..Details::default() };
+    Status { details: Some(details), ..Status::new(409, "Conflict", message) }
+}
+
+/// Entries after `new` replaced `old`: the writer owns what changed, and who owned it before does not any more.
+fn record(old: &Value, new: &Value, mut entries: Vec<Entry>, structure: Structure<'_>, write: &Write<'_>) -> Vec<Entry> {
+    let comparison = walk::compare(structure, old, new).without(&top_level(write.ignored));
+    let taken = comparison.modified.union(&comparison.added);
+    for entry in &mut entries {
+        entry.fields = entry.fields.difference(&taken).difference(&comparison.removed);
+    }
+    let fields = taken.difference(&stripped());
+    if fields.is_empty() {
+        return entries;
+    }
+    let mine = Entry {
+        manager: if write.manager.is_empty() { "unknown".into() } else { write.manager.into() },
+        operation: Operation::Update,
+        api_version: write.api_version.into(),
+        subresource: write.subresource.into(),
+        time: Some(write.now.into()),
+        fields,
+    };
+    match entries.iter_mut().find(|e| e.is_same_manager(&mine)) {
+        Some(entry) => {
+            entry.fields = entry.fields.union(&mine.fields);
+            entry.time = mine.time;
+        }
+        None => entries.push(mine),
+    }
+    entries
+}
+
+/// Records in `new` that `manager` wrote what differs from `old`. Called once the write is otherwise final.
 #[expect(clippy::too_many_arguments, reason = "each is one fact of the managed fields entry")]
 pub fn track_update(
     old: Option<&Value>,
@@ -57,5 +345,32 @@ pub fn track_update(
     subresource: &str,
     now: &str,
 ) {
-    let _ = (old, new, manager, operation, type_name, api_version, subresource, now);
+    let ignored = ignored_fields(new, subresource);
+    let write = Write { manager, api_version, subresource, now, ignored };
+    if operation == Operation::Update {
+        track_update_of(old, new, Structure::named(type_name), &write);
+    }
+}
+
+/// As `track_update`, for any schema.
+pub fn track_update_of(old: Option<&Value>, new: &mut Value, structure: Structure<'_>, write: &Write<'_>) {
+    let former = || old.and_then(managers::decode).unwrap_or_default();
+    // A client may edit the entries themselves, though not by way of a subresource; one that does not know them must
+    // not delete them by leaving them out.
+    let entries = if !write.subresource.is_empty() {
+        former()
+    } else if managers::is_reset(new) {
+        Vec::new()
+    } else {
+        managers::decode(new).filter(|e| !e.is_empty()).unwrap_or_else(former)
+    };
+    let bare = without_managed_fields(new);
+    *new = bare.clone();
+    if entries.is_empty() && old.is_some() {
+        // Once nobody is known nobody is remembered, until the first apply.
+        return;
+    }
+    let before = old.map_or_else(|| empty_object(structure), without_managed_fields);
+    let entries = managers::fold(record(&before, &bare, entries, structure, write));
+    managers::write(new, entries);
 }

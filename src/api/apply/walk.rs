@@ -1,0 +1,333 @@
+//! Walks objects along their schema: which fields they say, how two of them differ, how one is laid over the other.
+//!
+//! Owns: field sets of objects, comparison, merge and removal, for structs, maps, sets and keyed lists.
+//! Called by: `apply`.
+//! Never: knows managers.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::set::{Set, field_edge, index_edge, key_edge, value_edge};
+use crate::structure::{Elements, Structure};
+
+type Path = Vec<String>;
+
+/// What an applied configuration gets wrong about its schema.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SchemaFault(pub String);
+
+/// The edge of a list element; `None` when it lacks a key.
+fn element_edge(structure: Structure<'_>, elements: &Elements<'_>, item: &Value) -> Result<String, String> {
+    match elements {
+        Elements::Atomic => unreachable!("atomic lists have no element edges"),
+        Elements::Set => Ok(value_edge(item)),
+        Elements::Map(keys) => {
+            let mut found = BTreeMap::new();
+            for key in keys {
+                let default = || structure.element().child(key).default();
+                match item.get(key.as_ref()).filter(|v| !v.is_null()).cloned().or_else(default) {
+                    Some(value) => found.insert(key.as_ref(), value),
+                    None => return Err(key.to_string()),
+                };
+            }
+            Ok(key_edge(&found))
+        }
+    }
+}
+
+/// Elements by edge; one without its key is known by its place, one seen before is skipped.
+fn edges<'v>(structure: Structure<'_>, elements: &Elements<'_>, items: &'v [Value]) -> Vec<(String, &'v Value)> {
+    let mut all: Vec<(String, &Value)> = Vec::with_capacity(items.len());
+    let mut seen = std::collections::HashSet::new();
+    for (i, item) in items.iter().enumerate() {
+        let edge = element_edge(structure, elements, item).unwrap_or_else(|_| index_edge(i));
+        if seen.insert(edge.clone()) {
+            all.push((edge, item));
+        }
+    }
+    all
+}
+
+fn is_leaf_map(structure: Structure<'_>) -> bool {
+    structure.is_atomic_map()
+}
+
+/// The fields an object says something about, faults of the schema included: what an applier owns.
+pub fn said(structure: Structure<'_>, object: &Value) -> Result<Set, SchemaFault> {
+    let mut set = Set::default();
+    say(structure, object, &mut Vec::new(), &mut String::new(), &mut set)?;
+    Ok(set)
+}
+
+fn say(structure: Structure<'_>, value: &Value, path: &mut Path, text: &mut String, set: &mut Set) -> Result<(), SchemaFault> {
+    match value {
+        Value::Object(map) if path.is_empty() || !is_leaf_map(structure) => {
+            for (key, below) in map {
+                let Some(child) = structure.field(key) else {
+                    return Err(SchemaFault(format!("{text}.{key}: field not declared in schema")));
+                };
+                let mark = text.len();
+                path.push(field_edge(key));
+                text.push('.');
+                text.push_str(key);
+                say(child, below, path, text, set)?;
+                let empty = below.is_null() || below.as_object().is_some_and(Map::is_empty);
+                if empty || !structure.names_field(key) {
+                    set.insert(path);
+                }
+                path.pop();
+                text.truncate(mark);
+            }
+            Ok(())
+        }
+        Value::Array(items) => match structure.elements() {
+            Elements::Atomic => {
+                set.insert(path);
+                Ok(())
+            }
+            elements => say_elements(structure, &elements, items, path, text, set),
+        },
+        _ => {
+            set.insert(path);
+            Ok(())
+        }
+    }
+}
+
+fn say_elements(
+    structure: Structure<'_>,
+    elements: &Elements<'_>,
+    items: &[Value],
+    path: &mut Path,
+    text: &mut String,
+    set: &mut Set,
+) -> Result<(), SchemaFault> {
+    for (i, item) in items.iter().enumerate() {
+        let edge = element_edge(structure, elements, item).map_err(|key| {
+            let fault = format!("associative list with keys has an element that omits key field {key:?} (and doesn't have default value)");
+            SchemaFault(format!("{text}: element {i}: {fault}"))
+        })?;
+        path.push(edge);
+        let mut own = Set::default();
+        own.insert(path);
+        if own.intersection(set) == own {
+            let mut alone = Set::default();
+            alone.insert(&path[path.len() - 1..]);
+            let name = alone.paths().pop().unwrap_or_default();
+            return Err(SchemaFault(format!("{text}: duplicate entries for key {name}")));
+        }
+        let mark = text.len();
+        text.push_str("[]");
+        say(structure.element(), item, path, text, set)?;
+        text.truncate(mark);
+        set.insert(path);
+        path.pop();
+    }
+    Ok(())
+}
+
+/// Every field an object has, whatever the schema thinks of it.
+pub fn present(structure: Structure<'_>, object: &Value) -> Set {
+    let mut set = Set::default();
+    collect(structure, object, &mut Vec::new(), &mut set);
+    set
+}
+
+fn collect(structure: Structure<'_>, value: &Value, path: &mut Path, set: &mut Set) {
+    match value {
+        Value::Object(map) if path.is_empty() || !is_leaf_map(structure) => {
+            for (key, below) in map {
+                path.push(field_edge(key));
+                collect(structure.child(key), below, path, set);
+                let empty = below.is_null() || below.as_object().is_some_and(Map::is_empty);
+                if empty || !structure.names_field(key) {
+                    set.insert(path);
+                }
+                path.pop();
+            }
+        }
+        Value::Array(items) if structure.elements() != Elements::Atomic => {
+            for (edge, item) in edges(structure, &structure.elements(), items) {
+                path.push(edge);
+                collect(structure.element(), item, path, set);
+                set.insert(path);
+                path.pop();
+            }
+        }
+        _ => set.insert(path),
+    }
+}
+
+/// How a new object differs from an old one.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    pub added: Set,
+    pub modified: Set,
+    pub removed: Set,
+}
+
+impl Comparison {
+    pub fn is_same(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+    /// Leaves out everything below these fields.
+    pub fn without(&self, ignored: &Set) -> Comparison {
+        Comparison {
+            added: self.added.without_trees(ignored),
+            modified: self.modified.without_trees(ignored),
+            removed: self.removed.without_trees(ignored),
+        }
+    }
+}
+
+pub fn compare(structure: Structure<'_>, old: &Value, new: &Value) -> Comparison {
+    let mut comparison = Comparison::default();
+    diff(structure, Some(old), Some(new), &mut Vec::new(), &mut comparison);
+    comparison
+}
+
+fn is_blank(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(a)) => a.is_empty(),
+        Some(Value::Object(o)) => o.is_empty(),
+        Some(_) => false,
+    }
+}
+
+fn diff(structure: Structure<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path, result: &mut Comparison) {
+    let is_map = |v: Option<&Value>| matches!(v, Some(Value::Object(_)));
+    let is_list = |v: Option<&Value>| matches!(v, Some(Value::Array(_)));
+    let missing = |v: Option<&Value>| matches!(v, None | Some(Value::Null));
+    let blank = is_blank(old) && is_blank(new);
+    let maps = (is_map(old) || missing(old)) && (is_map(new) || missing(new)) && (is_map(old) || is_map(new));
+    let lists = (is_list(old) || missing(old)) && (is_list(new) || missing(new)) && (is_list(old) || is_list(new));
+    if maps && !blank && (path.is_empty() || !is_leaf_map(structure)) {
+        diff_maps(structure, old, new, path, result);
+    } else if lists && !blank && structure.elements() != Elements::Atomic {
+        diff_lists(structure, old, new, path, result);
+    } else {
+        match (old, new) {
+            (Some(old), Some(new)) if !same(old, new) => result.modified.insert(path),
+            (None, Some(_)) => result.added.insert(path),
+            (Some(_), None) => result.removed.insert(path),
+            _ => {}
+        }
+        return;
+    }
+    match (old, new) {
+        (None, Some(_)) => result.added.insert(path),
+        (Some(_), None) => result.removed.insert(path),
+        _ => {}
+    }
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
+        _ => a == b,
+    }
+}
+
+fn diff_maps(structure: Structure<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path, result: &mut Comparison) {
+    let empty = Map::new();
+    let old = old.and_then(Value::as_object).unwrap_or(&empty);
+    let new = new.and_then(Value::as_object).unwrap_or(&empty);
+    let gone = old.keys().filter(|k| !new.contains_key(*k));
+    for key in gone.chain(new.keys()) {
+        path.push(field_edge(key));
+        diff(structure.child(key), old.get(key), new.get(key), path, result);
+        path.pop();
+    }
+}
+
+fn diff_lists(structure: Structure<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path, result: &mut Comparison) {
+    let elements = structure.elements();
+    let items = |v: Option<&Value>| v.and_then(Value::as_array).cloned().unwrap_or_default();
+    let (old, new) = (items(old), items(new));
+    let before: BTreeMap<String, &Value> = edges(structure, &elements, &old).into_iter().collect();
+    let after: BTreeMap<String, &Value> = edges(structure, &elements, &new).into_iter().collect();
+    let gone = before.keys().filter(|k| !after.contains_key(*k));
+    for edge in gone.chain(after.keys()) {
+        path.push(edge.clone());
+        diff(structure.element(), before.get(edge).copied(), after.get(edge).copied(), path, result);
+        path.pop();
+    }
+}
+
+/// `config` laid over `live`.
+pub fn merge(structure: Structure<'_>, live: &Value, config: &Value, at_root: bool) -> Value {
+    match (live, config) {
+        (Value::Object(old), Value::Object(new)) if at_root || !is_leaf_map(structure) => {
+            let mut merged = old.clone();
+            for (key, value) in new {
+                let value = match old.get(key) {
+                    Some(old) => merge(structure.child(key), old, value, false),
+                    None => value.clone(),
+                };
+                merged.insert(key.clone(), value);
+            }
+            Value::Object(merged)
+        }
+        (Value::Array(old), Value::Array(new)) if structure.elements() != Elements::Atomic => {
+            merge_lists(structure, old, new)
+        }
+        _ => config.clone(),
+    }
+}
+
+/// The configuration's order rules; elements only the live list has keep their place before the next shared one.
+fn merge_lists(structure: Structure<'_>, live: &[Value], config: &[Value]) -> Value {
+    let elements = structure.elements();
+    let (old, new) = (edges(structure, &elements, live), edges(structure, &elements, config));
+    let in_old: BTreeMap<&str, &Value> = old.iter().map(|(e, v)| (e.as_str(), *v)).collect();
+    let in_new: BTreeMap<&str, &Value> = new.iter().map(|(e, v)| (e.as_str(), *v)).collect();
+    let mut merged = Vec::new();
+    let mut rest = old.iter().peekable();
+    for (edge, item) in &new {
+        let Some(shared) = in_old.get(edge.as_str()) else {
+            merged.push((*item).clone());
+            continue;
+        };
+        while let Some((_, only_live)) = rest.next_if(|(e, _)| !in_new.contains_key(e.as_str())) {
+            merged.push((*only_live).clone());
+        }
+        rest.next_if(|(e, _)| in_new.contains_key(e.as_str()));
+        merged.push(merge(structure.element(), shared, item, false));
+    }
+    merged.extend(rest.filter(|(e, _)| !in_new.contains_key(e.as_str())).map(|(_, v)| (*v).clone()));
+    Value::Array(merged)
+}
+
+/// The object without these fields. What becomes empty by it is gone too.
+pub fn remove(structure: Structure<'_>, object: &Value, gone: &Set) -> Value {
+    strip(structure, object, gone, true).unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+fn strip(structure: Structure<'_>, value: &Value, gone: &Set, at_root: bool) -> Option<Value> {
+    let keep = |below: Option<&Set>, child: Structure<'_>, value: &Value| match below {
+        Some(set) if set.is_member() => None,
+        Some(set) => strip(child, value, set, false),
+        None => Some(value.clone()),
+    };
+    match value {
+        Value::Object(map) if at_root || !is_leaf_map(structure) => {
+            let kept: Map<String, Value> = map
+                .iter()
+                .filter_map(|(k, v)| Some((k.clone(), keep(gone.child(&field_edge(k)), structure.child(k), v)?)))
+                .collect();
+            (!kept.is_empty() || map.is_empty()).then_some(Value::Object(kept))
+        }
+        Value::Array(items) if structure.elements() != Elements::Atomic => {
+            let elements = structure.elements();
+            let kept: Vec<Value> = edges(structure, &elements, items)
+                .into_iter()
+                .filter_map(|(edge, item)| keep(gone.child(&edge), structure.element(), item))
+                .collect();
+            (!kept.is_empty() || items.is_empty()).then_some(Value::Array(kept))
+        }
+        _ => Some(value.clone()),
+    }
+}
