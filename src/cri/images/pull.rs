@@ -1,0 +1,145 @@
+//! Brings an image from a registry.
+//!
+//! Owns: which registries are spoken to in plain HTTP, and the words of a failed pull, which users read in events.
+//! Called by: the image store.
+//! Never: downloads a layer that is in the store, or the same layer twice at once.
+
+use futures::stream::{StreamExt, TryStreamExt};
+use oci_client::Client;
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
+use oci_client::manifest::OciDescriptor;
+use oci_client::secrets::RegistryAuth;
+use tokio_util::io::SyncIoBridge;
+
+use super::record::{ConfigFile, Stored, StoredLayer, digest};
+use super::{ImageError, ImageStore, Reference, layer};
+
+/// As containerd and CRI-O.
+const LAYERS_AT_ONCE: usize = 3;
+const CONNECT_SECONDS_MAX: u64 = 30;
+/// A registry that sends nothing for so long is gone.
+const SILENCE_SECONDS_MAX: u64 = 60;
+const PIPE_BYTES: usize = 1 << 20;
+
+/// Credentials for one registry, from an imagePullSecret.
+#[derive(Clone, Default)]
+pub struct Auth {
+    pub username: String,
+    pub password: String,
+    pub registry_token: String,
+}
+
+impl Auth {
+    fn to_registry(auth: Option<Auth>) -> RegistryAuth {
+        match auth {
+            Some(a) if !a.registry_token.is_empty() => RegistryAuth::Bearer(a.registry_token),
+            Some(a) if !a.username.is_empty() => RegistryAuth::Basic(a.username, a.password),
+            _ => RegistryAuth::Anonymous,
+        }
+    }
+}
+
+/// The id of the image pulled.
+pub async fn pull(store: &ImageStore, reference: &Reference, auth: Option<Auth>) -> Result<String, ImageError> {
+    let image = reference.to_string();
+    let failed = |why: String| ImageError::Pull { image: image.clone(), why };
+    let unresolved =
+        |e: OciDistributionError| failed(format!("failed to resolve reference {image:?}: {}", words(&image, e)));
+    let client = client(store, &reference.registry).map_err(|e| failed(e.to_string()))?;
+    let auth = Auth::to_registry(auth);
+    let remote: oci_client::Reference = image.parse().map_err(|_| ImageError::Reference(image.clone()))?;
+    let (manifest, own, list) = client.pull_image_manifest_and_list_digest(&remote, &auth).await.map_err(unresolved)?;
+    let mut config = Vec::new();
+    client.pull_blob(&remote, &manifest.config, &mut config).await.map_err(|e| failed(words(&image, e)))?;
+    let id = digest(&config);
+    if id != manifest.config.digest {
+        return Err(failed(format!("its configuration has the digest {id}, not {}", manifest.config.digest)));
+    }
+    let file = ConfigFile::parse(&config)?;
+    if file.rootfs.diff_ids.len() != manifest.layers.len() {
+        return Err(failed("its configuration names another number of layers than its manifest".into()));
+    }
+    let pairs = file.rootfs.diff_ids.iter().zip(&manifest.layers);
+    let layers: Vec<StoredLayer> = futures::stream::iter(pairs)
+        .map(|(diff_id, blob)| fetch(store, &client, &remote, diff_id, blob))
+        .buffered(LAYERS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let by_digest = format!("{}@{}", reference.name(), list.unwrap_or(own));
+    let mut names = vec![by_digest];
+    if reference.digest.is_none() {
+        names.push(image.clone());
+    }
+    store.records().put(&Stored { id: id.clone(), layers, config: file.config.unwrap_or_default() }, &names)?;
+    Ok(id)
+}
+
+fn client(store: &ImageStore, registry: &str) -> Result<Client, OciDistributionError> {
+    let host = registry.split(':').next().unwrap_or(registry);
+    let plain = host == "localhost"
+        || host.starts_with("127.")
+        || store.insecure_registries.iter().any(|r| r == registry || r == host);
+    Client::try_from(ClientConfig {
+        protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+        connect_timeout: Some(std::time::Duration::from_secs(CONNECT_SECONDS_MAX)),
+        read_timeout: Some(std::time::Duration::from_secs(SILENCE_SECONDS_MAX)),
+        user_agent: concat!("minik/", env!("CARGO_PKG_VERSION")),
+        https_proxy: std::env::var("HTTPS_PROXY").ok(),
+        http_proxy: std::env::var("HTTP_PROXY").ok(),
+        no_proxy: std::env::var("NO_PROXY").ok(),
+        ..ClientConfig::default()
+    })
+}
+
+/// Downloads and unpacks at once, through a pipe; the unpacking thread holds the layer's lock.
+async fn fetch(
+    store: &ImageStore,
+    client: &Client,
+    remote: &oci_client::Reference,
+    diff_id: &str,
+    blob: &OciDescriptor,
+) -> Result<StoredLayer, ImageError> {
+    if let Some(known) = layer::find(store, diff_id) {
+        return Ok(known);
+    }
+    let (write, read) = tokio::io::duplex(PIPE_BYTES);
+    let (store, digest) = (store.clone(), diff_id.to_string());
+    let unpack = tokio::task::spawn_blocking(move || layer::unpack(&store, &digest, SyncIoBridge::new(read)));
+    let download = client.pull_blob(remote, blob, write).await;
+    let unpacked = unpack.await.expect("unpacking returns its errors");
+    match (unpacked, download) {
+        // Another node unpacked it while we waited for the lock, so our download had no reader.
+        (Ok(layer), _) => Ok(layer),
+        (Err(_), Err(e)) => Err(ImageError::Layer { digest: diff_id.into(), why: words("layer", e) }),
+        (Err(e), Ok(())) => Err(e),
+    }
+}
+
+/// A registry's refusal in the words containerd has for it, since people search for these.
+fn words(image: &str, error: OciDistributionError) -> String {
+    match error {
+        OciDistributionError::ImageManifestNotFoundError(_) => format!("{image}: not found"),
+        OciDistributionError::RegistryError { envelope, .. }
+            if envelope.errors.iter().any(|e| format!("{:?}", e.code).contains("Unknown")) =>
+        {
+            format!("{image}: not found")
+        }
+        OciDistributionError::ServerError { code: 404, .. } => format!("{image}: not found"),
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+            "pull access denied, repository does not exist or may require authorization".to_string()
+        }
+        other => {
+            let mut text = other.to_string();
+            let mut next = std::error::Error::source(&other);
+            while let Some(cause) = next {
+                let cause_text = cause.to_string();
+                if !text.contains(&cause_text) {
+                    text = format!("{text}: {cause_text}");
+                }
+                next = cause.source();
+            }
+            text
+        }
+    }
+}
