@@ -39,3 +39,41 @@ pub trait Loopback: Send + Sync {
     /// `path` with its query; a `body` of a PATCH is a merge patch.
     async fn call(&self, method: http::Method, path: &str, body: Option<&Value>) -> Result<Value, Status>;
 }
+
+#[cfg(test)]
+pub mod fixture {
+    //! Objects that only a test knows.
+
+    use futures::StreamExt;
+    use minik_api::{object, registry};
+
+    use super::*;
+
+    #[derive(Default)]
+    pub struct Fixture(pub parking_lot::RwLock<Vec<Arc<Value>>>);
+
+    impl Fixture {
+        pub fn of(objects: Vec<Value>) -> Self {
+            Self(parking_lot::RwLock::new(objects.into_iter().map(Arc::new).collect()))
+        }
+    }
+
+    fn is(object: &Value, resource: ResourceId) -> bool {
+        let row = registry::by_id(resource).expect("a constant names a row");
+        object["kind"] == *row.kind
+    }
+
+    impl Objects for Fixture {
+        fn get(&self, resource: ResourceId, namespace: &str, name: &str) -> Option<Arc<Value>> {
+            self.list(resource, namespace).into_iter().find(|o| object::name(o) == name)
+        }
+        fn list(&self, resource: ResourceId, namespace: &str) -> Vec<Arc<Value>> {
+            let all = self.0.read();
+            let fits = |o: &&Arc<Value>| is(o, resource) && (namespace.is_empty() || object::namespace(o) == namespace);
+            all.iter().filter(fits).cloned().collect()
+        }
+        fn follow(&self, resource: ResourceId) -> Follow {
+            Follow { initial: self.list(resource, ""), changes: futures::stream::pending().boxed() }
+        }
+    }
+}

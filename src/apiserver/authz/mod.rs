@@ -4,8 +4,15 @@
 //! Called by: the pipeline after authentication, access reviews, impersonation and escalation checks.
 //! Never: looks at a request's body.
 
+mod chain;
 mod message;
+pub mod node;
+pub mod node_graph;
+pub mod rbac;
+pub mod review;
+pub mod rule;
 
+pub use chain::Authorizers;
 pub use message::{forbidden, forbidden_message};
 
 use minik_api::selector::{FieldRequirement, Requirement};

@@ -1,0 +1,135 @@
+//! Those who may allow, in the order they are asked: masters, the Node authorizer, RBAC.
+//!
+//! Owns: the order, and keeping the indices of both up to date with the store.
+//! Called by: the pipeline for each request, reviews, checks inside admission.
+//! Never: caches a decision: an answer from the indices is cheaper than a cache would be.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use minik_api::ResourceId;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::node::NodeAuthorizer;
+use super::rbac::{self, Rbac};
+use super::{Attributes, Authorizer, Decision, Rules, node_graph, rule::Rule};
+use crate::authn::{UserInfo, groups};
+use crate::objects::{Change, Objects};
+
+pub struct Authorizers {
+    node: NodeAuthorizer,
+    rbac: Rbac,
+}
+
+impl Authorizers {
+    /// Fills the indices before it returns and keeps them up to date until `cancel`.
+    pub fn start(
+        objects: &Arc<dyn Objects>,
+        node_rules: Vec<Rule>,
+        tasks: &TaskTracker,
+        cancel: &CancellationToken,
+    ) -> Arc<Self> {
+        let this = Arc::new(Self { node: NodeAuthorizer::new(objects.clone(), node_rules), rbac: Rbac::default() });
+        for resource in rbac::FOLLOWED {
+            follow(objects, resource, tasks, cancel, {
+                let this = this.clone();
+                move |change| this.rbac.apply(change)
+            });
+        }
+        for resource in node_graph::FOLLOWED {
+            follow(objects, resource, tasks, cancel, {
+                let this = this.clone();
+                move |change| this.node.apply(change)
+            });
+        }
+        this
+    }
+
+    /// For the check against escalation.
+    pub fn rbac(&self) -> &Rbac {
+        &self.rbac
+    }
+}
+
+/// Applies what is there now, then spawns a task that applies what changes.
+fn follow(
+    objects: &Arc<dyn Objects>,
+    resource: ResourceId,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+    apply: impl Fn(&Change) + Send + Sync + 'static,
+) {
+    let first = objects.follow(resource);
+    let mut known: std::collections::HashMap<_, _> = first.initial.iter().map(|o| (minik_api::ObjectKey::of(o), o.clone())).collect();
+    for object in &first.initial {
+        apply(&Change::Put(object.clone()));
+    }
+    let (objects, cancel) = (objects.clone(), cancel.clone());
+    let mut changes = first.changes;
+    tasks.spawn(async move {
+        loop {
+            let change = tokio::select! {
+                () = cancel.cancelled() => return,
+                change = changes.next() => change,
+            };
+            match change {
+                Some(change) => {
+                    match &change {
+                        Change::Put(object) => known.insert(minik_api::ObjectKey::of(object), object.clone()),
+                        Change::Delete(object) => known.remove(&minik_api::ObjectKey::of(object)),
+                    };
+                    apply(&change);
+                }
+                // Fell behind: start anew, and forget what has gone meanwhile.
+                None => {
+                    let again = objects.follow(resource);
+                    let now: std::collections::HashMap<_, _> =
+                        again.initial.iter().map(|o| (minik_api::ObjectKey::of(o), o.clone())).collect();
+                    for (key, gone) in &known {
+                        if !now.contains_key(key) {
+                            apply(&Change::Delete(gone.clone()));
+                        }
+                    }
+                    for object in &again.initial {
+                        apply(&Change::Put(object.clone()));
+                    }
+                    known = now;
+                    changes = again.changes;
+                    // A stream that ends at once, over and over, must not spin.
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    });
+}
+
+impl Authorizer for Authorizers {
+    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        if attributes.user.in_group(groups::MASTERS) {
+            return Decision::Allow(String::new());
+        }
+        let mut reasons = Vec::new();
+        for authorizer in [&self.node as &dyn Authorizer, &self.rbac] {
+            match authorizer.authorize(attributes) {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+
+    fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {
+        let mut all = self.node.rules(user, namespace);
+        let rbac = self.rbac.rules(user, namespace);
+        all.resource_rules.extend(rbac.resource_rules);
+        all.non_resource_rules.extend(rbac.non_resource_rules);
+        if all.incomplete.is_empty() {
+            all.incomplete = rbac.incomplete;
+        } else if !rbac.incomplete.is_empty() {
+            all.incomplete = format!("[{}, {}]", all.incomplete, rbac.incomplete);
+        }
+        all
+    }
+}
