@@ -30,8 +30,8 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// DER certificates as the peer sent them, leaf first. TLS has proved that it holds the leaf's key, nothing more.
     pub certificates: Arc<Vec<Vec<u8>>>,
-    subject: Arc<OnceLock<Option<x509::Subject>>>,
-    vouched: Arc<OnceLock<bool>>,
+    pub(crate) subject: Arc<OnceLock<Option<x509::Subject>>>,
+    pub(crate) vouched: Arc<OnceLock<bool>>,
 }
 
 impl Peer {
