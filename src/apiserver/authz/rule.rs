@@ -41,6 +41,20 @@ impl Rule {
         role["rules"].as_array().into_iter().flatten().map(Self::from_json).collect()
     }
 
+    pub fn to_json(&self) -> Value {
+        let mut rule = json!({"verbs": self.verbs});
+        let lists = [
+            ("apiGroups", &self.api_groups),
+            ("resources", &self.resources),
+            ("resourceNames", &self.resource_names),
+            ("nonResourceURLs", &self.non_resource_urls),
+        ];
+        for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            rule[key] = json!(list);
+        }
+        rule
+    }
+
     pub fn allows(&self, verb: &str, target: &Target<'_>) -> bool {
         has_or_all(&self.verbs, verb)
             && match target {
@@ -142,11 +156,14 @@ impl Rule {
     }
 }
 
-/// The parts of `wanted` that nobody among `held` covers, one line each, sorted; empty when all is covered.
+/// The parts of `wanted` that nobody among `held` covers, each of one group, resource, verb and name.
+pub fn missing_rules(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
+    wanted.iter().flat_map(Rule::atoms).filter(|atom| !held.iter().any(|rule| rule.covers(atom))).collect()
+}
+
+/// The same for people, one line each, sorted; empty when all is covered.
 pub fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<String> {
-    let uncovered: Vec<Rule> =
-        wanted.iter().flat_map(Rule::atoms).filter(|atom| !held.iter().any(|rule| rule.covers(atom))).collect();
-    let lines: BTreeSet<String> = merge_verbs(uncovered).iter().map(Rule::compact).collect();
+    let lines: BTreeSet<String> = merge_verbs(missing_rules(held, wanted)).iter().map(Rule::compact).collect();
     lines.into_iter().collect()
 }
 
