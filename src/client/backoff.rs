@@ -16,11 +16,7 @@ pub struct Backoff {
 
 impl Backoff {
     pub const fn new(first: Duration, cap: Duration) -> Backoff {
-        Backoff {
-            first,
-            cap,
-            failures: 0,
-        }
+        Backoff { first, cap, failures: 0 }
     }
     pub fn reset(&mut self) {
         self.failures = 0;
@@ -38,9 +34,7 @@ impl Backoff {
 
 /// The waiting time after `failures` earlier failures, without spread.
 pub fn delay(first: Duration, cap: Duration, failures: u32) -> Duration {
-    first
-        .checked_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX))
-        .map_or(cap, |d| d.min(cap))
+    first.checked_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).map_or(cap, |d| d.min(cap))
 }
 
 #[cfg(test)]

@@ -36,9 +36,7 @@ pub struct Selection {
 
 impl Selection {
     fn is_everything(&self) -> bool {
-        self.namespace.is_empty()
-            && self.field_selector.is_empty()
-            && self.label_selector.is_empty()
+        self.namespace.is_empty() && self.field_selector.is_empty() && self.label_selector.is_empty()
     }
 }
 
@@ -53,11 +51,8 @@ impl CacheBuilder {
         self.watch_as(r, Selection::default())
     }
     pub fn watch_selected(self, r: ResourceId, fields: &str, labels: &str) -> Self {
-        let selection = Selection {
-            field_selector: fields.into(),
-            label_selector: labels.into(),
-            ..Selection::default()
-        };
+        let selection =
+            Selection { field_selector: fields.into(), label_selector: labels.into(), ..Selection::default() };
         self.watch_as(r, selection)
     }
     pub fn watch_as(mut self, r: ResourceId, selection: Selection) -> Self {
@@ -73,9 +68,7 @@ impl CacheBuilder {
             state: Mutex::default(),
             progress: watch::Sender::new(0),
         };
-        let cache = Cache {
-            inner: Arc::new(inner),
-        };
+        let cache = Cache { inner: Arc::new(inner) };
         for (resource, selection) in self.watches {
             cache.add(resource, selection);
         }
@@ -129,10 +122,7 @@ pub(crate) enum Fed {
 
 impl Cache {
     pub fn builder(client: Client) -> CacheBuilder {
-        CacheBuilder {
-            client,
-            watches: Vec::new(),
-        }
+        CacheBuilder { client, watches: Vec::new() }
     }
 
     /// Starts caching one more resource; does nothing if it is cached already.
@@ -155,8 +145,7 @@ impl Cache {
         }
         let (cache, client) = (self.clone(), self.inner.client.clone());
         self.inner.tasks.spawn(async move {
-            stop.run_until_cancelled_owned(reflector::run(client, cache, resource, selection))
-                .await;
+            stop.run_until_cancelled_owned(reflector::run(client, cache, resource, selection)).await;
         });
     }
 
@@ -182,20 +171,12 @@ impl Cache {
             if self.inner.state.lock().feeds.values().all(|f| f.synced) {
                 return;
             }
-            progress
-                .changed()
-                .await
-                .expect("the sender lives in the cache held here");
+            progress.changed().await.expect("the sender lives in the cache held here");
         }
     }
 
     pub fn is_synced(&self, resource: ResourceId) -> bool {
-        self.inner
-            .state
-            .lock()
-            .feeds
-            .get(&resource)
-            .is_some_and(|f| f.synced)
+        self.inner.state.lock().feeds.get(&resource).is_some_and(|f| f.synced)
     }
 
     /// The newest snapshot.
@@ -214,12 +195,7 @@ impl Cache {
         let mut state = self.inner.state.lock();
         for (resource, store) in state.view.0.iter() {
             for (key, object) in &store.objects {
-                let change = Change {
-                    resource: *resource,
-                    key: key.clone(),
-                    old: None,
-                    new: Some(object.clone()),
-                };
+                let change = Change { resource: *resource, key: key.clone(), old: None, new: Some(object.clone()) };
                 listener.push(&change);
             }
         }
@@ -236,15 +212,10 @@ impl Cache {
                 if condition(&self.view()) {
                     return;
                 }
-                progress
-                    .changed()
-                    .await
-                    .expect("the sender lives in the cache held here");
+                progress.changed().await.expect("the sender lives in the cache held here");
             }
         };
-        tokio::time::timeout(limit, met)
-            .await
-            .map_or(Wait::TimedOut, |()| Wait::Met)
+        tokio::time::timeout(limit, met).await.map_or(Wait::TimedOut, |()| Wait::Met)
     }
 
     /// Takes in the answer to a write, so that the writer reads it at once. Older than the watch: ignored, since an
@@ -281,8 +252,7 @@ impl Cache {
         feed.absorbed.retain(|_, written| *written > version);
         let absorbed = feed.absorbed.clone();
         let strip = feed.selection.strip;
-        let mut listed: std::collections::HashSet<ObjectKey> =
-            std::collections::HashSet::with_capacity(items.len());
+        let mut listed: std::collections::HashSet<ObjectKey> = std::collections::HashSet::with_capacity(items.len());
         let mut changes = Vec::new();
         for mut value in items {
             trim(&mut value, strip);
@@ -297,12 +267,7 @@ impl Cache {
         let gone: Vec<ObjectKey> = store.objects.keys().filter(gone).cloned().collect();
         for key in gone {
             let old = store.remove(&key);
-            changes.push(Change {
-                resource,
-                key,
-                old,
-                new: None,
-            });
+            changes.push(Change { resource, key, old, new: None });
         }
         state.publish(changes);
         drop(state);
@@ -329,17 +294,9 @@ impl Cache {
                     let (key, version) = (ObjectKey::of(&value), version_of(&value));
                     feed.seen = feed.seen.max(version);
                     let store = view.store_mut(resource);
-                    let newer = store
-                        .objects
-                        .get(&key)
-                        .is_some_and(|o| version_of(o) > version);
+                    let newer = store.objects.get(&key).is_some_and(|o| version_of(o) > version);
                     if !newer && let Some(old) = store.remove(&key) {
-                        changes.push(Change {
-                            resource,
-                            key,
-                            old: Some(old),
-                            new: None,
-                        });
+                        changes.push(Change { resource, key, old: Some(old), new: None });
                     }
                 }
             }
@@ -360,8 +317,7 @@ impl Cache {
 
 impl State {
     fn publish(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let listeners: Vec<Arc<Listener>> =
-            self.listeners.iter().filter_map(Weak::upgrade).collect();
+        let listeners: Vec<Arc<Listener>> = self.listeners.iter().filter_map(Weak::upgrade).collect();
         if listeners.len() < self.listeners.len() {
             self.listeners.retain(|l| l.strong_count() > 0);
         }
@@ -374,20 +330,13 @@ impl State {
 /// Sets an object unless the same or a newer version of it is there.
 fn set(view: &mut View, resource: ResourceId, key: ObjectKey, value: Value) -> Option<Change> {
     let store = view.store_mut(resource);
-    let stale = |old: &Arc<Object>| {
-        object::uid(old) == object::uid(&value) && version_of(old) >= version_of(&value)
-    };
+    let stale = |old: &Arc<Object>| object::uid(old) == object::uid(&value) && version_of(old) >= version_of(&value);
     if store.objects.get(&key).is_some_and(stale) {
         return None;
     }
     let new = Arc::new(Object::new(value));
     let old = store.insert(new.clone());
-    Some(Change {
-        resource,
-        key,
-        old,
-        new: Some(new),
-    })
+    Some(Change { resource, key, old, new: Some(new) })
 }
 
 /// Resource versions count up within one API server's store (KEP-5504 makes that a promise).
@@ -416,29 +365,22 @@ mod tests {
         fn send(
             &self,
             _: http::Request<bytes::Bytes>,
-        ) -> futures::future::BoxFuture<
-            '_,
-            Result<http::Response<crate::Body>, crate::TransportError>,
-        > {
+        ) -> futures::future::BoxFuture<'_, Result<http::Response<crate::Body>, crate::TransportError>> {
             Box::pin(std::future::pending())
         }
     }
 
     fn cache() -> Cache {
         let tasks = Tasks::new(CancellationToken::new());
-        Cache::builder(Client::new(Arc::new(Nowhere)))
-            .watch(PODS)
-            .start(&tasks)
+        Cache::builder(Client::new(Arc::new(Nowhere))).watch(PODS).start(&tasks)
     }
     fn pod(name: &str, version: u64) -> Value {
         json!({"metadata": {"name": name, "uid": format!("u-{name}"), "resourceVersion": version.to_string()}})
     }
     fn text(cache: &Cache) -> String {
         let view = cache.view();
-        let all: Vec<String> = view
-            .list(PODS, "")
-            .map(|o| format!("{}@{}", object::name(o), object::resource_version(o)))
-            .collect();
+        let all: Vec<String> =
+            view.list(PODS, "").map(|o| format!("{}@{}", object::name(o), object::resource_version(o))).collect();
         all.join(" ")
     }
 

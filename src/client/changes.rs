@@ -26,10 +26,7 @@ pub struct Change {
 impl Change {
     /// The newest state known: `new`, or what was deleted.
     pub fn object(&self) -> &Arc<Object> {
-        self.new
-            .as_ref()
-            .or(self.old.as_ref())
-            .expect("a change has at least one side")
+        self.new.as_ref().or(self.old.as_ref()).expect("a change has at least one side")
     }
     /// Both sides there are, old first.
     pub fn sides(&self) -> impl Iterator<Item = &Arc<Object>> {
@@ -71,11 +68,7 @@ struct Pending {
 
 impl Listener {
     pub(crate) fn new(resources: &[ResourceId]) -> Listener {
-        Listener {
-            resources: resources.to_vec(),
-            pending: Mutex::default(),
-            notify: Notify::new(),
-        }
+        Listener { resources: resources.to_vec(), pending: Mutex::default(), notify: Notify::new() }
     }
     pub(crate) fn push(&self, change: &Change) {
         if self.resources.is_empty() || self.resources.contains(&change.resource) {
@@ -96,8 +89,7 @@ impl Pending {
                 }
             }
             None => {
-                self.sides
-                    .insert(at.clone(), (change.old.clone(), change.new.clone()));
+                self.sides.insert(at.clone(), (change.old.clone(), change.new.clone()));
                 self.order.push_back(at);
             }
         }
@@ -107,12 +99,7 @@ impl Pending {
         while let Some(at) = self.order.pop_front() {
             // Absent: added and deleted again before anyone looked.
             if let Some((old, new)) = self.sides.remove(&at) {
-                return Some(Change {
-                    resource: at.0,
-                    key: at.1,
-                    old,
-                    new,
-                });
+                return Some(Change { resource: at.0, key: at.1, old, new });
             }
         }
         None
@@ -128,12 +115,7 @@ mod tests {
 
     fn change(name: &str, old: i64, new: i64) -> Change {
         let side = |n: i64| (n != 0).then(|| Arc::new(Object::new(json!({"n": n}))));
-        Change {
-            resource: PODS,
-            key: ObjectKey::new("", name),
-            old: side(old),
-            new: side(new),
-        }
+        Change { resource: PODS, key: ObjectKey::new("", name), old: side(old), new: side(new) }
     }
     fn drain(listener: &Arc<Listener>) -> Vec<String> {
         let mut receiver = ChangeReceiver(listener.clone());
@@ -146,12 +128,7 @@ mod tests {
     #[test]
     fn changes_of_one_key_become_one_from_the_first_old_to_the_last_new() {
         let listener = Arc::new(Listener::new(&[]));
-        for c in [
-            change("a", 0, 1),
-            change("b", 5, 6),
-            change("a", 1, 2),
-            change("b", 6, 0),
-        ] {
+        for c in [change("a", 0, 1), change("b", 5, 6), change("a", 1, 2), change("b", 6, 0)] {
             listener.push(&c);
         }
         assert_eq!(drain(&listener), ["a 0->2", "b 5->0"]);
@@ -164,12 +141,7 @@ mod tests {
             listener.push(&c);
         }
         assert_eq!(drain(&listener), [""; 0]);
-        for c in [
-            change("a", 0, 1),
-            change("a", 1, 0),
-            change("a", 0, 3),
-            change("b", 1, 2),
-        ] {
+        for c in [change("a", 0, 1), change("a", 1, 0), change("a", 0, 3), change("b", 1, 2)] {
             listener.push(&c);
         }
         assert_eq!(drain(&listener), ["a 0->3", "b 1->2"]);

@@ -29,11 +29,7 @@ pub struct DriverConfig {
 impl Default for DriverConfig {
     fn default() -> Self {
         // client-go starts at 5 ms too; its cap of 1,000 s leaves a learner waiting for a quota long since raised.
-        Self {
-            workers: 16,
-            backoff_first: Duration::from_millis(5),
-            backoff_cap: Duration::from_secs(60),
-        }
+        Self { workers: 16, backoff_first: Duration::from_millis(5), backoff_cap: Duration::from_secs(60) }
     }
 }
 
@@ -86,26 +82,17 @@ fn begin(
     let span = info_span!("reconcile", controller = reconciler.name(), %key);
     let view = executor.cache.view();
     // One object that makes a planner panic must not end the controller for all others.
-    let planned = span.in_scope(|| {
-        catch_unwind(AssertUnwindSafe(|| {
-            reconciler.plan(&view, key, Timestamp::now())
-        }))
-    });
+    let planned = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| reconciler.plan(&view, key, Timestamp::now()))));
     let Ok(plan) = planned else {
         error!(controller = reconciler.name(), %key, "the planner panicked");
         return Begun::Finished(Outcome::Failed);
     };
     if plan.actions.is_empty() {
-        return Begun::Finished(Outcome::Done {
-            again_at: plan.requeue_at.map(instant_of),
-        });
+        return Begun::Finished(Outcome::Done { again_at: plan.requeue_at.map(instant_of) });
     }
     let (executor, finished, key) = (executor.clone(), finished.clone(), key.clone());
     let work = async move {
-        let outcome = AssertUnwindSafe(run_plan(&executor, plan))
-            .catch_unwind()
-            .await
-            .unwrap_or(Outcome::Failed);
+        let outcome = AssertUnwindSafe(run_plan(&executor, plan)).catch_unwind().await.unwrap_or(Outcome::Failed);
         // Closed only when the driver is gone.
         let _ = finished.send((key, outcome)).await;
     };
@@ -115,9 +102,7 @@ fn begin(
 
 async fn run_plan(executor: &Executor, plan: Plan) -> Outcome {
     match executor.execute(plan.actions).await {
-        Executed::All => Outcome::Done {
-            again_at: plan.requeue_at.map(instant_of),
-        },
+        Executed::All => Outcome::Done { again_at: plan.requeue_at.map(instant_of) },
         Executed::Overtaken => Outcome::Failed,
         Executed::Failed(failure) => {
             warn!(action = failure.action, error = %failure.error.chain(), "failed; will plan again");

@@ -65,10 +65,7 @@ pub enum TransportError {
     #[error("connecting to {address}")]
     Connect { address: String, source: BoxError },
     #[error("TLS handshake with {address}")]
-    Tls {
-        address: String,
-        source: std::io::Error,
-    },
+    Tls { address: String, source: std::io::Error },
     #[error("no answer within {seconds} s")]
     Timeout { seconds: u64 },
     #[error("the request could not be sent")]
@@ -78,10 +75,7 @@ pub enum TransportError {
     #[error("the request is malformed")]
     Request(#[from] http::Error),
     #[error("the token file {path} could not be read")]
-    Token {
-        path: String,
-        source: std::io::Error,
-    },
+    Token { path: String, source: std::io::Error },
 }
 
 /// The bytes came, and are not what they should be.
@@ -101,22 +95,13 @@ pub enum DecodeError {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("kubeconfig {path} could not be read")]
-    Read {
-        path: String,
-        source: std::io::Error,
-    },
+    Read { path: String, source: std::io::Error },
     #[error("kubeconfig {path} is not valid YAML")]
-    Yaml {
-        path: String,
-        source: serde_yaml::Error,
-    },
+    Yaml { path: String, source: serde_yaml::Error },
     #[error("kubeconfig has no {kind} named {name:?}")]
     Missing { kind: &'static str, name: String },
     #[error("{field} is not valid base64")]
-    Base64 {
-        field: &'static str,
-        source: base64::DecodeError,
-    },
+    Base64 { field: &'static str, source: base64::DecodeError },
     #[error("{field} holds no usable PEM data")]
     Pem { field: &'static str },
     #[error("server address {server:?} is not a URL")]

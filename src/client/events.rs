@@ -167,13 +167,7 @@ struct Write {
 
 impl Correlator {
     fn correlate(&mut self, happening: Happening, now: Instant) -> Option<Write> {
-        let Happening {
-            mut regarding,
-            kind,
-            reason,
-            message,
-            at,
-        } = happening;
+        let Happening { mut regarding, kind, reason, message, at } = happening;
         // The version differs with each change of the object; repeats are repeats all the same.
         let version = std::mem::take(&mut regarding.resource_version);
         self.forget_if_full();
@@ -181,37 +175,19 @@ impl Correlator {
             return None;
         }
         let message = self.sum_up(&regarding, kind, &reason, message, now);
-        let mut identity = Identity {
-            regarding,
-            kind,
-            reason,
-            message,
-        };
+        let mut identity = Identity { regarding, kind, reason, message };
         let known = self.known.entry(identity.clone()).or_insert_with(|| {
             // client-go names them so too: the object's name and the time in hexadecimal nanoseconds.
             let name = format!("{}.{:x}", identity.regarding.name, at.as_nanosecond());
-            Known {
-                name,
-                count: 0,
-                first: at,
-            }
+            Known { name, count: 0, first: at }
         });
         known.count += 1;
         identity.regarding.resource_version = version;
-        Some(Write {
-            identity,
-            name: known.name.clone(),
-            count: known.count,
-            first: known.first,
-            last: at,
-        })
+        Some(Write { identity, name: known.name.clone(), count: known.count, first: known.first, last: at })
     }
 
     fn permit(&mut self, regarding: &Regarding, now: Instant) -> bool {
-        let bucket = self.buckets.entry(regarding.clone()).or_insert(Bucket {
-            tokens: BURST,
-            at: now,
-        });
+        let bucket = self.buckets.entry(regarding.clone()).or_insert(Bucket { tokens: BURST, at: now });
         let earned = now.duration_since(bucket.at).as_secs_f64() * REFILL_PER_SECOND;
         bucket.tokens = (bucket.tokens + earned).min(BURST);
         bucket.at = now;
@@ -231,10 +207,7 @@ impl Correlator {
         now: Instant,
     ) -> String {
         let at = (regarding.clone(), kind, reason.to_string());
-        let similar = self.similar.entry(at).or_insert_with(|| Similar {
-            messages: Vec::new(),
-            since: now,
-        });
+        let similar = self.similar.entry(at).or_insert_with(|| Similar { messages: Vec::new(), since: now });
         if now.duration_since(similar.since) > SIMILAR_WINDOW {
             similar.messages.clear();
             similar.since = now;
@@ -261,29 +234,17 @@ impl Correlator {
 }
 
 /// A repeat patches the count; if the Event has expired since, it is made anew.
-async fn send(
-    client: &Client,
-    correlator: &mut Correlator,
-    write: Write,
-    component: &str,
-    host: &str,
-) {
+async fn send(client: &Client, correlator: &mut Correlator, write: Write, component: &str, host: &str) {
     let namespace = namespace_of(&write.identity.regarding);
     if write.count > 1 {
         let body = json!({"count": write.count, "lastTimestamp": time(write.last), "message": write.identity.message});
-        match client
-            .patch(EVENTS, namespace, &write.name, "", &Patch::Merge(body))
-            .await
-        {
+        match client.patch(EVENTS, namespace, &write.name, "", &Patch::Merge(body)).await {
             Ok(_) => return,
             Err(e) if e.is_not_found() => {}
             Err(e) => return debug!(error = %e.chain(), "an Event could not be counted"),
         }
     }
-    if let Err(e) = client
-        .create(EVENTS, namespace, &body(&write, component, host))
-        .await
-    {
+    if let Err(e) = client.create(EVENTS, namespace, &body(&write, component, host)).await {
         debug!(error = %e.chain(), "an Event could not be written");
         let mut identity = write.identity;
         identity.regarding.resource_version.clear();
@@ -292,20 +253,11 @@ async fn send(
 }
 
 fn namespace_of(regarding: &Regarding) -> &str {
-    if regarding.namespace.is_empty() {
-        "default"
-    } else {
-        &regarding.namespace
-    }
+    if regarding.namespace.is_empty() { "default" } else { &regarding.namespace }
 }
 
 fn body(write: &Write, component: &str, host: &str) -> Value {
-    let Identity {
-        regarding,
-        kind,
-        reason,
-        message,
-    } = &write.identity;
+    let Identity { regarding, kind, reason, message } = &write.identity;
     let mut involved = json!({});
     for (field, text) in [
         ("apiVersion", &regarding.api_version),
@@ -344,11 +296,7 @@ mod tests {
 
     fn happening(message: &str, second: i64) -> Happening {
         Happening {
-            regarding: Regarding {
-                name: "web".into(),
-                namespace: "a".into(),
-                ..Regarding::default()
-            },
+            regarding: Regarding { name: "web".into(), namespace: "a".into(), ..Regarding::default() },
             kind: EventType::Normal,
             reason: "Pulled".into(),
             message: message.into(),
@@ -386,19 +334,11 @@ mod tests {
     #[test]
     fn the_body_is_a_core_event_in_the_objects_namespace() {
         let mut correlator = Correlator::default();
-        let write = correlator
-            .correlate(happening("hello", 1), Instant::now())
-            .unwrap();
+        let write = correlator.correlate(happening("hello", 1), Instant::now()).unwrap();
         let body = body(&write, "kubelet", "node-1");
         assert_eq!(body["metadata"]["namespace"], "a");
-        assert_eq!(
-            body["involvedObject"],
-            json!({"name": "web", "namespace": "a"})
-        );
-        assert_eq!(
-            body["source"],
-            json!({"component": "kubelet", "host": "node-1"})
-        );
+        assert_eq!(body["involvedObject"], json!({"name": "web", "namespace": "a"}));
+        assert_eq!(body["source"], json!({"component": "kubelet", "host": "node-1"}));
         assert_eq!(body["firstTimestamp"], "1970-01-01T00:00:01Z");
     }
 }

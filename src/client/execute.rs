@@ -74,11 +74,8 @@ impl Executor {
             if batch.is_empty() {
                 return Executed::All;
             }
-            let fates: Vec<Fate> = stream::iter(batch)
-                .map(|a| self.one(a))
-                .buffer_unordered(SIDE_BY_SIDE_MAX)
-                .collect()
-                .await;
+            let fates: Vec<Fate> =
+                stream::iter(batch).map(|a| self.one(a)).buffer_unordered(SIDE_BY_SIDE_MAX).collect().await;
             let mut overtaken = false;
             for fate in fates {
                 match fate {
@@ -98,74 +95,35 @@ impl Executor {
         debug!(%action, "executing");
         let named = action.to_string();
         match action {
-            Action::Create {
-                resource,
-                body,
-                narration,
-            } => {
-                let result = self
-                    .client
-                    .create(resource, object::namespace(&body), &body)
-                    .await;
-                self.narrate(narration.as_ref(), &result, |made| {
-                    object::name(made).to_string()
-                });
+            Action::Create { resource, body, narration } => {
+                let result = self.client.create(resource, object::namespace(&body), &body).await;
+                self.narrate(narration.as_ref(), &result, |made| object::name(made).to_string());
                 self.written(named, resource, result)
             }
-            Action::Patch {
-                resource,
-                key,
-                sub,
-                patch,
-            } => {
-                let result = self
-                    .client
-                    .patch(resource, &key.namespace, &key.name, sub, &patch)
-                    .await;
+            Action::Patch { resource, key, sub, patch } => {
+                let result = self.client.patch(resource, &key.namespace, &key.name, sub, &patch).await;
                 self.written(named, resource, result)
             }
-            Action::Replace {
-                resource,
-                sub,
-                body,
-            } => {
+            Action::Replace { resource, sub, body, .. } => {
                 let (namespace, name) = (object::namespace(&body), object::name(&body));
                 let result = if sub.is_empty() {
                     self.client.update(resource, namespace, name, &body).await
                 } else {
-                    self.client
-                        .update_sub(resource, namespace, name, sub, &body)
-                        .await
+                    self.client.update_sub(resource, namespace, name, sub, &body).await
                 };
                 self.written(named, resource, result)
             }
-            Action::Delete {
-                resource,
-                key,
-                params,
-                narration,
-            } => self.delete(named, resource, key, params, narration).await,
-            Action::Post {
-                resource,
-                key,
-                sub,
-                body,
-            } => {
-                let result = self
-                    .client
-                    .create_sub(resource, &key.namespace, &key.name, sub, &body)
-                    .await;
+            Action::Delete { resource, key, params, narration } => {
+                self.delete(named, resource, key, params, narration).await
+            }
+            Action::Post { resource, key, sub, body } => {
+                let result = self.client.create_sub(resource, &key.namespace, &key.name, sub, &body).await;
                 match result {
                     Ok(_) => Fate::Done,
                     Err(error) => refused(named, error),
                 }
             }
-            Action::Event {
-                regarding,
-                kind,
-                reason,
-                message,
-            } => {
+            Action::Event { regarding, kind, reason, message } => {
                 self.recorder.record(&regarding, kind, reason, &message);
                 Fate::Done
             }
@@ -190,10 +148,7 @@ impl Executor {
         params: DeleteParams,
         narration: Option<Narration>,
     ) -> Fate {
-        let result = self
-            .client
-            .delete(resource, &key.namespace, &key.name, &params)
-            .await;
+        let result = self.client.delete(resource, &key.namespace, &key.name, &params).await;
         self.narrate(narration.as_ref(), &result, |_| key.name.clone());
         match result {
             // Graceful: the answer is the object, now with a deletionTimestamp.
@@ -206,9 +161,7 @@ impl Executor {
         let limit = Duration::from_secs(GONE_SECONDS_MAX);
         let gone = |view: &crate::view::View| {
             let object = view.get_key(resource, &key);
-            object.is_none_or(|o| {
-                object::is_deleting(o) || (!uid.is_empty() && object::uid(o) != uid)
-            })
+            object.is_none_or(|o| object::is_deleting(o) || (!uid.is_empty() && object::uid(o) != uid))
         };
         if self.cache.wait_for(limit, gone).await == Wait::TimedOut {
             debug!(%key, "a deletion does not show in the cache yet");
@@ -216,20 +169,14 @@ impl Executor {
         Fate::Done
     }
 
-    fn narrate(
-        &self,
-        with: Option<&Narration>,
-        result: &Result<Value, Error>,
-        name: impl Fn(&Value) -> String,
-    ) {
+    fn narrate(&self, with: Option<&Narration>, result: &Result<Value, Error>, name: impl Fn(&Value) -> String) {
         let Some(with) = with else { return };
         let (kind, (reason, prefix), rest) = match result {
             Ok(value) => (EventType::Normal, with.done, name(value)),
             Err(e) if is_overtaken(e) || namespace_is_terminating(e) => return,
             Err(e) => (EventType::Warning, with.failed, e.chain()),
         };
-        self.recorder
-            .record(&with.regarding, kind, reason, &format!("{prefix}{rest}"));
+        self.recorder.record(&with.regarding, kind, reason, &format!("{prefix}{rest}"));
     }
 }
 
@@ -247,11 +194,8 @@ fn is_overtaken(error: &Error) -> bool {
 
 /// Nothing can be made there any more, and trying again is no use: the namespace's end takes the owner too.
 fn namespace_is_terminating(error: &Error) -> bool {
-    let cause = |s: &Status| {
-        s.details
-            .as_ref()
-            .is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating"))
-    };
+    let cause =
+        |s: &Status| s.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating"));
     error.status().is_some_and(cause)
 }
 

@@ -88,26 +88,16 @@ struct Context {
 impl Kubeconfig {
     pub fn read(path: &Path) -> Result<Kubeconfig, ConfigError> {
         let shown = || path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: shown(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: shown(), source })?;
         let mut config: Kubeconfig =
-            serde_yaml::from_str(&text).map_err(|source| ConfigError::Yaml {
-                path: shown(),
-                source,
-            })?;
+            serde_yaml::from_str(&text).map_err(|source| ConfigError::Yaml { path: shown(), source })?;
         config.folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
         Ok(config)
     }
 
     /// `context` empty means the current one.
     pub fn endpoint(&self, context: &str) -> Result<Endpoint, ConfigError> {
-        let context = if context.is_empty() {
-            &self.current_context
-        } else {
-            context
-        };
+        let context = if context.is_empty() { &self.current_context } else { context };
         let context = find(&self.contexts, "context", context)?;
         let cluster = find(&self.clusters, "cluster", &context.cluster)?;
         let ca_pem = self.data(
@@ -135,24 +125,14 @@ impl Kubeconfig {
             user.client_certificate_data.as_deref(),
             user.client_certificate.as_deref(),
         )?;
-        let key = self.data(
-            "client-key-data",
-            user.client_key_data.as_deref(),
-            user.client_key.as_deref(),
-        )?;
+        let key = self.data("client-key-data", user.client_key_data.as_deref(), user.client_key.as_deref())?;
         if let (Some(certificate_pem), Some(key_pem)) = (certificate, key) {
-            return Ok(Credentials::ClientCertificate {
-                certificate_pem,
-                key_pem,
-            });
+            return Ok(Credentials::ClientCertificate { certificate_pem, key_pem });
         }
         if let Some(path) = &user.token_file {
             return Ok(Credentials::TokenFile(self.folder.join(path)));
         }
-        Ok(user
-            .token
-            .clone()
-            .map_or(Credentials::None, Credentials::Token))
+        Ok(user.token.clone().map_or(Credentials::None, Credentials::Token))
     }
 
     /// Inline data wins over a file; file names are relative to the kubeconfig.
@@ -163,28 +143,17 @@ impl Kubeconfig {
         file: Option<&Path>,
     ) -> Result<Option<Vec<u8>>, ConfigError> {
         if let Some(text) = inline {
-            return STANDARD
-                .decode(text.trim())
-                .map(Some)
-                .map_err(|source| ConfigError::Base64 { field, source });
+            return STANDARD.decode(text.trim()).map(Some).map_err(|source| ConfigError::Base64 { field, source });
         }
         let Some(file) = file else { return Ok(None) };
         let path = self.folder.join(file);
-        std::fs::read(&path)
-            .map(Some)
-            .map_err(|source| ConfigError::Read {
-                path: path.display().to_string(),
-                source,
-            })
+        std::fs::read(&path).map(Some).map_err(|source| ConfigError::Read { path: path.display().to_string(), source })
     }
 }
 
 fn find<'a, T>(list: &'a [Named<T>], kind: &'static str, name: &str) -> Result<&'a T, ConfigError> {
     let found = list.iter().find(|n| n.name == name);
-    found.map(|n| &n.value).ok_or_else(|| ConfigError::Missing {
-        kind,
-        name: name.into(),
-    })
+    found.map(|n| &n.value).ok_or_else(|| ConfigError::Missing { kind, name: name.into() })
 }
 
 #[cfg(test)]
@@ -230,17 +199,12 @@ contexts:
     #[test]
     fn files_are_relative_to_the_kubeconfig() {
         let endpoint = config().endpoint("other").unwrap();
-        assert!(
-            matches!(endpoint.credentials, Credentials::TokenFile(path) if path == Path::new("/etc/k/token"))
-        );
+        assert!(matches!(endpoint.credentials, Credentials::TokenFile(path) if path == Path::new("/etc/k/token")));
     }
 
     #[test]
     fn what_is_missing_is_named() {
         let error = config().endpoint("broken").err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "kubeconfig has no cluster named \"gone\""
-        );
+        assert_eq!(error.to_string(), "kubeconfig has no cluster named \"gone\"");
     }
 }

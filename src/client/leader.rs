@@ -59,32 +59,17 @@ where
     F: Future<Output = ()>,
 {
     let mut observed = Observed::default();
-    while !try_once(&client, &config, &mut observed)
-        .await
-        .unwrap_or(false)
-    {
-        if cancel
-            .run_until_cancelled(tokio::time::sleep(config.retry))
-            .await
-            .is_none()
-        {
+    while !try_once(&client, &config, &mut observed).await.unwrap_or(false) {
+        if cancel.run_until_cancelled(tokio::time::sleep(config.retry)).await.is_none() {
             return;
         }
     }
-    info!(
-        lease = config.name,
-        identity = config.identity,
-        "became leader"
-    );
+    info!(lease = config.name, identity = config.identity, "became leader");
     let working = cancel.child_token();
     let renewing = async {
         let mut renewed = Instant::now();
         while renewed.elapsed() < config.renew_deadline {
-            if cancel
-                .run_until_cancelled(tokio::time::sleep(config.retry))
-                .await
-                .is_none()
-            {
+            if cancel.run_until_cancelled(tokio::time::sleep(config.retry)).await.is_none() {
                 break;
             }
             match try_once(&client, &config, &mut observed).await {
@@ -104,11 +89,7 @@ where
 }
 
 /// True if the Lease is ours now.
-async fn try_once(
-    client: &Client,
-    config: &LeaderConfig,
-    observed: &mut Observed,
-) -> Result<bool, Error> {
+async fn try_once(client: &Client, config: &LeaderConfig, observed: &mut Observed) -> Result<bool, Error> {
     let now = Timestamp::now();
     let lease = match client.get(LEASES, &config.namespace, &config.name).await {
         Ok(lease) => lease,
@@ -123,10 +104,7 @@ async fn try_once(
         Err(e) => return Err(e),
     };
     if observed.version != object::resource_version(&lease) {
-        *observed = Observed {
-            version: object::resource_version(&lease).into(),
-            at: Some(Instant::now()),
-        };
+        *observed = Observed { version: object::resource_version(&lease).into(), at: Some(Instant::now()) };
     }
     let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or("");
     let expired = observed.at.is_some_and(|at| at.elapsed() > config.lease);
@@ -135,11 +113,7 @@ async fn try_once(
     }
     let mut body = lease.clone();
     body["spec"] = claim(config, &lease["spec"], now);
-    settled(
-        client
-            .update(LEASES, &config.namespace, &config.name, &body)
-            .await,
-    )
+    settled(client.update(LEASES, &config.namespace, &config.name, &body).await)
 }
 
 /// Losing a race is an answer, not an error.
@@ -172,10 +146,7 @@ async fn release(client: &Client, config: &LeaderConfig) {
     if lease["spec"]["holderIdentity"].as_str() == Some(config.identity.as_str()) {
         lease["spec"]["holderIdentity"] = "".into();
         lease["spec"]["leaseDurationSeconds"] = 1.into();
-        if let Err(e) = client
-            .update(LEASES, &config.namespace, &config.name, &lease)
-            .await
-        {
+        if let Err(e) = client.update(LEASES, &config.namespace, &config.name, &lease).await {
             warn!(error = %e.chain(), "the leader lease could not be released");
         }
     }
@@ -192,12 +163,8 @@ mod tests {
         let mine = json!({"holderIdentity": "me", "acquireTime": "then", "leaseTransitions": 2});
         assert_eq!(claim(&config, &mine, now)["acquireTime"], "then");
         assert_eq!(claim(&config, &mine, now)["leaseTransitions"], 2);
-        let theirs =
-            json!({"holderIdentity": "them", "acquireTime": "then", "leaseTransitions": 2});
-        assert_eq!(
-            claim(&config, &theirs, now)["acquireTime"],
-            "1970-01-01T00:01:40.000000Z"
-        );
+        let theirs = json!({"holderIdentity": "them", "acquireTime": "then", "leaseTransitions": 2});
+        assert_eq!(claim(&config, &theirs, now)["acquireTime"], "1970-01-01T00:01:40.000000Z");
         assert_eq!(claim(&config, &theirs, now)["leaseTransitions"], 3);
     }
 }

@@ -29,10 +29,7 @@ struct TypedView {
 
 impl Object {
     pub fn new(value: Value) -> Object {
-        Object {
-            value,
-            views: OnceLock::new(),
-        }
+        Object { value, views: OnceLock::new() }
     }
     pub fn value(&self) -> &Value {
         &self.value
@@ -57,10 +54,7 @@ impl Object {
             }
             let parsed: T = T::deserialize(&self.value)?;
             // Losing a race to another type leaves its node here; the loop then goes on to the next slot.
-            let _ = slot.set(Box::new(TypedView {
-                view: Box::new(parsed),
-                next: OnceLock::new(),
-            }));
+            let _ = slot.set(Box::new(TypedView { view: Box::new(parsed), next: OnceLock::new() }));
         }
     }
 }
@@ -107,18 +101,12 @@ mod tests {
     fn a_typed_view_is_parsed_once_for_each_type() {
         let object = Object::new(json!({"metadata": {"name": "a"}, "data": {"k": "v"}}));
         let first: *const ConfigMap = object.typed::<ConfigMap>().unwrap();
-        assert_eq!(
-            object.typed::<Pod>().unwrap().metadata.name.as_deref(),
-            Some("a")
-        );
+        assert_eq!(object.typed::<Pod>().unwrap().metadata.name.as_deref(), Some("a"));
         assert!(std::ptr::eq(first, object.typed::<ConfigMap>().unwrap()));
     }
 
     #[test]
     fn an_interned_name_is_the_same_static_text() {
-        assert!(std::ptr::eq(
-            intern("widgets"),
-            intern(&String::from("widgets"))
-        ));
+        assert!(std::ptr::eq(intern("widgets"), intern(&String::from("widgets"))));
     }
 }

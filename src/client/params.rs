@@ -59,10 +59,7 @@ pub struct DeleteParams {
 impl DeleteParams {
     /// Deletes this very object and not a later one of the same name.
     pub fn of_uid(uid: impl Into<String>) -> Self {
-        Self {
-            uid: Some(uid.into()),
-            ..Self::default()
-        }
+        Self { uid: Some(uid.into()), ..Self::default() }
     }
 
     pub fn to_json(&self) -> Value {
@@ -96,11 +93,7 @@ pub enum Patch {
     /// Kubernetes' own, which merges lists by their keys.
     Strategic(Value),
     /// Server-side apply.
-    Apply {
-        manager: String,
-        force: bool,
-        body: Value,
-    },
+    Apply { manager: String, force: bool, body: Value },
 }
 
 impl Patch {
@@ -114,10 +107,7 @@ impl Patch {
     }
     pub fn body(&self) -> &Value {
         match self {
-            Patch::Json(body)
-            | Patch::Merge(body)
-            | Patch::Strategic(body)
-            | Patch::Apply { body, .. } => body,
+            Patch::Json(body) | Patch::Merge(body) | Patch::Strategic(body) | Patch::Apply { body, .. } => body,
         }
     }
 }
@@ -141,11 +131,7 @@ impl Query {
         self.add(name, if on { "true" } else { "" })
     }
     pub(crate) fn number(self, name: &str, n: u32) -> Self {
-        if n == 0 {
-            self
-        } else {
-            self.add(name, &n.to_string())
-        }
+        if n == 0 { self } else { self.add(name, &n.to_string()) }
     }
     pub(crate) fn finish(self) -> String {
         self.0
@@ -168,22 +154,13 @@ mod tests {
 
     #[test]
     fn selectors_are_percent_encoded_and_empty_values_left_out() {
-        let query = Query::default()
-            .add("labelSelector", "a=b,c in (d)")
-            .add("fieldSelector", "")
-            .number("limit", 5);
-        assert_eq!(
-            query.finish(),
-            "?labelSelector=a%3Db%2Cc%20in%20%28d%29&limit=5"
-        );
+        let query = Query::default().add("labelSelector", "a=b,c in (d)").add("fieldSelector", "").number("limit", 5);
+        assert_eq!(query.finish(), "?labelSelector=a%3Db%2Cc%20in%20%28d%29&limit=5");
     }
 
     #[test]
     fn delete_options_name_only_what_was_asked() {
-        let params = DeleteParams {
-            propagation: Some(Propagation::Orphan),
-            ..DeleteParams::of_uid("u1")
-        };
+        let params = DeleteParams { propagation: Some(Propagation::Orphan), ..DeleteParams::of_uid("u1") };
         assert_eq!(
             params.to_json(),
             json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Orphan", "preconditions": {"uid": "u1"}})

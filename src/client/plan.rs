@@ -60,12 +60,8 @@ pub enum Action {
         sub: &'static str,
         patch: Patch,
     },
-    /// PUT of a whole object, guarded by its resourceVersion.
-    Replace {
-        resource: ResourceId,
-        sub: &'static str,
-        body: Value,
-    },
+    /// PUT of a whole object, guarded by its resourceVersion. `difference` is what the PUT changes, for people to read.
+    Replace { resource: ResourceId, sub: &'static str, body: Value, difference: Value },
     Delete {
         resource: ResourceId,
         key: ObjectKey,
@@ -100,10 +96,7 @@ impl Plan {
         Plan::default()
     }
     pub fn of(actions: Vec<Action>) -> Plan {
-        Plan {
-            actions,
-            ..Plan::default()
-        }
+        Plan { actions, ..Plan::default() }
     }
     pub fn push(&mut self, action: Action) {
         self.actions.push(action);
@@ -119,76 +112,38 @@ impl Plan {
 
 impl Action {
     pub fn create(resource: ResourceId, body: Value) -> Action {
-        Action::Create {
-            resource,
-            body,
-            narration: None,
-        }
+        Action::Create { resource, body, narration: None }
     }
     /// Deletes this object and no later one of its name.
     pub fn delete(resource: ResourceId, target: &Object) -> Action {
         let params = DeleteParams::of_uid(object::uid(target));
-        Action::Delete {
-            resource,
-            key: target.key(),
-            params,
-            narration: None,
-        }
+        Action::Delete { resource, key: target.key(), params, narration: None }
     }
     /// A merge patch that fails with a conflict unless the object is still the one planned on.
-    pub fn merge(
-        resource: ResourceId,
-        sub: &'static str,
-        seen: &Object,
-        mut patch: Value,
-    ) -> Action {
+    pub fn merge(resource: ResourceId, sub: &'static str, seen: &Object, mut patch: Value) -> Action {
         patch["metadata"]["uid"] = object::uid(seen).into();
         patch["metadata"]["resourceVersion"] = object::resource_version(seen).into();
-        Action::Patch {
-            resource,
-            key: seen.key(),
-            sub,
-            patch: Patch::Merge(patch),
-        }
+        Action::Patch { resource, key: seen.key(), sub, patch: Patch::Merge(patch) }
     }
     /// As `merge`, but later changes by others do not matter: only the uid must be the same.
-    pub fn merge_any_version(
-        resource: ResourceId,
-        sub: &'static str,
-        seen: &Object,
-        mut patch: Value,
-    ) -> Action {
+    pub fn merge_any_version(resource: ResourceId, sub: &'static str, seen: &Object, mut patch: Value) -> Action {
         patch["metadata"]["uid"] = object::uid(seen).into();
-        Action::Patch {
-            resource,
-            key: seen.key(),
-            sub,
-            patch: Patch::Merge(patch),
-        }
+        Action::Patch { resource, key: seen.key(), sub, patch: Patch::Merge(patch) }
+    }
+    /// Writes the object as changed; nothing if it is so already. Fails with a conflict unless the object is still the
+    /// one planned on. An update where a patch would do, because upstream's roles for controllers allow no patch.
+    pub fn replace(resource: ResourceId, sub: &'static str, seen: &Object, changed: Value) -> Option<Action> {
+        let difference = merge_difference(seen, &changed)?;
+        Some(Action::Replace { resource, sub, body: changed, difference })
     }
     /// Sets `status` as given; nothing if it is so already. Status fields not in `status` are removed.
     pub fn set_status(resource: ResourceId, seen: &Object, status: &Value) -> Option<Action> {
-        let old = seen
-            .get("status")
-            .cloned()
-            .unwrap_or_else(|| Value::Object(Map::new()));
-        let difference = merge_difference(&old, status)?;
-        let mut patch = Map::new();
-        patch.insert("status".into(), difference);
-        Some(Action::merge(resource, "status", seen, patch.into()))
+        let mut changed = seen.value().clone();
+        changed["status"] = status.clone();
+        Action::replace(resource, "status", seen, changed)
     }
-    pub fn event(
-        about: &Value,
-        kind: EventType,
-        reason: &'static str,
-        message: impl Into<String>,
-    ) -> Action {
-        Action::Event {
-            regarding: Regarding::of(about),
-            kind,
-            reason,
-            message: message.into(),
-        }
+    pub fn event(about: &Value, kind: EventType, reason: &'static str, message: impl Into<String>) -> Action {
+        Action::Event { regarding: Regarding::of(about), kind, reason, message: message.into() }
     }
     pub fn narrated(mut self, with: Narration) -> Action {
         if let Action::Create { narration, .. } | Action::Delete { narration, .. } = &mut self {
@@ -228,65 +183,34 @@ pub fn merge_difference(old: &Value, new: &Value) -> Option<Value> {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slash = |sub: &str| {
-            if sub.is_empty() {
-                String::new()
-            } else {
-                format!("/{sub}")
-            }
+            if sub.is_empty() { String::new() } else { format!("/{sub}") }
         };
         match self {
             Action::Create { resource, body, .. } => {
                 let mut key = ObjectKey::of(body);
                 if key.name.is_empty() {
-                    key.name = format!(
-                        "{}*",
-                        body["metadata"]["generateName"].as_str().unwrap_or("")
-                    );
+                    key.name = format!("{}*", body["metadata"]["generateName"].as_str().unwrap_or(""));
                 }
                 write!(f, "create {} {key}", resource.plural)
             }
-            Action::Patch {
-                resource,
-                key,
-                sub,
-                patch,
-            } => {
+            Action::Patch { resource, key, sub, patch } => {
                 let mut body = patch.body().clone();
                 // Preconditions are the driver's business and would only blur what a plan does.
                 if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
                     metadata.remove("uid");
                     metadata.remove("resourceVersion");
                     if metadata.is_empty() {
-                        body.as_object_mut()
-                            .expect("it had metadata")
-                            .remove("metadata");
+                        body.as_object_mut().expect("it had metadata").remove("metadata");
                     }
                 }
                 write!(f, "patch {}{} {key} {body}", resource.plural, slash(sub))
             }
-            Action::Replace {
-                resource,
-                sub,
-                body,
-            } => {
-                write!(
-                    f,
-                    "replace {}{} {}",
-                    resource.plural,
-                    slash(sub),
-                    ObjectKey::of(body)
-                )
+            Action::Replace { resource, sub, body, difference } => {
+                write!(f, "update {}{} {} {difference}", resource.plural, slash(sub), ObjectKey::of(body))
             }
             Action::Delete { resource, key, .. } => write!(f, "delete {} {key}", resource.plural),
-            Action::Post {
-                resource, key, sub, ..
-            } => write!(f, "post {}/{sub} {key}", resource.plural),
-            Action::Event {
-                kind,
-                reason,
-                message,
-                ..
-            } => write!(f, "event {kind:?} {reason}: {message}"),
+            Action::Post { resource, key, sub, .. } => write!(f, "post {}/{sub} {key}", resource.plural),
+            Action::Event { kind, reason, message, .. } => write!(f, "event {kind:?} {reason}: {message}"),
         }
     }
 }
@@ -313,26 +237,16 @@ mod tests {
         let old = json!({"a": 1, "b": {"c": 2, "d": 3}, "l": [1, 2]});
         let new = json!({"a": 1, "b": {"c": 5}, "l": [1], "n": true});
         let difference = merge_difference(&old, &new).unwrap();
-        assert_eq!(
-            difference,
-            json!({"b": {"c": 5, "d": null}, "l": [1], "n": true})
-        );
+        assert_eq!(difference, json!({"b": {"c": 5, "d": null}, "l": [1], "n": true}));
         assert_eq!(merge_difference(&old, &old), None);
     }
 
     #[test]
     fn a_status_that_is_as_wanted_needs_no_write() {
         let r = ResourceId::new("apps", "v1", "replicasets");
-        let seen = Object::new(
-            json!({"metadata": {"name": "a"}, "status": {"replicas": 1, "readyReplicas": 1}}),
-        );
-        assert!(
-            Action::set_status(r, &seen, &json!({"replicas": 1, "readyReplicas": 1})).is_none()
-        );
+        let seen = Object::new(json!({"metadata": {"name": "a"}, "status": {"replicas": 1, "readyReplicas": 1}}));
+        assert!(Action::set_status(r, &seen, &json!({"replicas": 1, "readyReplicas": 1})).is_none());
         let action = Action::set_status(r, &seen, &json!({"replicas": 2})).unwrap();
-        assert_eq!(
-            action.to_string(),
-            r#"patch replicasets/status a {"status":{"readyReplicas":null,"replicas":2}}"#
-        );
+        assert_eq!(action.to_string(), r#"update replicasets/status a {"status":{"readyReplicas":null,"replicas":2}}"#);
     }
 }

@@ -73,18 +73,12 @@ impl WorkQueue {
     /// The next key to run.
     pub(crate) fn pop(&mut self) -> Option<ObjectKey> {
         let key = self.ready.pop_front()?;
-        self.entries
-            .get_mut(&key)
-            .expect("a ready key has an entry")
-            .state = State::Running;
+        self.entries.get_mut(&key).expect("a ready key has an entry").state = State::Running;
         Some(key)
     }
 
     pub(crate) fn finish(&mut self, key: &ObjectKey, outcome: Outcome, now: Instant) {
-        let entry = self
-            .entries
-            .get_mut(key)
-            .expect("a running key has an entry");
+        let entry = self.entries.get_mut(key).expect("a running key has an entry");
         let changed = entry.state == State::RunningAgain;
         entry.state = State::Idle;
         let wake = match outcome {
@@ -119,10 +113,7 @@ impl WorkQueue {
             && *at <= now
         {
             let (_, key) = self.wakes.pop_first().expect("just seen");
-            self.entries
-                .get_mut(&key)
-                .expect("a waiting key has an entry")
-                .wake = None;
+            self.entries.get_mut(&key).expect("a waiting key has an entry").wake = None;
             self.add(key);
         }
     }
@@ -183,13 +174,7 @@ mod tests {
         let mut q = queue();
         q.add(key("a"));
         q.pop();
-        q.finish(
-            &key("a"),
-            Outcome::Done {
-                again_at: Some(now + Duration::from_secs(5)),
-            },
-            now,
-        );
+        q.finish(&key("a"), Outcome::Done { again_at: Some(now + Duration::from_secs(5)) }, now);
         q.wake(now + Duration::from_secs(5));
         assert_eq!(q.pop(), Some(key("a")));
     }

@@ -37,9 +37,7 @@ pub(crate) async fn run(client: Client, cache: Cache, resource: ResourceId, sele
     loop {
         let began = Instant::now();
         let result = match &version {
-            None => relist(&client, &cache, resource, &selection)
-                .await
-                .map(|listed| version = Some(listed)),
+            None => relist(&client, &cache, resource, &selection).await.map(|listed| version = Some(listed)),
             Some(from) => {
                 let mut at = from.clone();
                 let result = follow(&client, &cache, resource, &selection, &mut at).await;
@@ -73,12 +71,7 @@ async fn continue_soon(backoff: &mut Backoff) {
     }
 }
 
-async fn relist(
-    client: &Client,
-    cache: &Cache,
-    r: ResourceId,
-    selection: &Selection,
-) -> Result<String, Error> {
+async fn relist(client: &Client, cache: &Cache, r: ResourceId, selection: &Selection) -> Result<String, Error> {
     let mut params = ListParams {
         label_selector: selection.label_selector.clone(),
         field_selector: selection.field_selector.clone(),
@@ -88,9 +81,7 @@ async fn relist(
     let mut items: Vec<Value> = Vec::new();
     loop {
         let page = if selection.metadata_only {
-            client
-                .list_metadata(r, &selection.namespace, &params)
-                .await?
+            client.list_metadata(r, &selection.namespace, &params).await?
         } else {
             client.list(r, &selection.namespace, &params).await?
         };
@@ -123,8 +114,7 @@ async fn follow(
         metadata_only: selection.metadata_only,
     };
     let mut stream = client.watch(r, &selection.namespace, &params).await?;
-    let deadline =
-        tokio::time::Instant::now() + Duration::from_secs(u64::from(seconds) + WATCH_GRACE_SECONDS);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(u64::from(seconds) + WATCH_GRACE_SECONDS);
     loop {
         let Ok(event) = tokio::time::timeout_at(deadline, stream.next()).await else {
             return Ok(());
@@ -155,22 +145,15 @@ fn gather(
                 let version = minik_api::object::resource_version(&o).to_string();
                 (Fed::Gone(o), version)
             }
-            WatchEvent::Bookmark {
-                resource_version, ..
-            } => (
-                Fed::Bookmark(resource_version.parse().unwrap_or(0)),
-                resource_version,
-            ),
+            WatchEvent::Bookmark { resource_version, .. } => {
+                (Fed::Bookmark(resource_version.parse().unwrap_or(0)), resource_version)
+            }
         };
         if !version.is_empty() {
             *at = version;
         }
         batch.push(fed);
-        event = if batch.len() < BATCH_EVENTS_MAX {
-            stream.next_buffered()
-        } else {
-            None
-        };
+        event = if batch.len() < BATCH_EVENTS_MAX { stream.next_buffered() } else { None };
     }
     Ok(())
 }

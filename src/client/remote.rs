@@ -65,10 +65,7 @@ struct Tls {
 enum Token {
     None,
     Fixed(HeaderValue),
-    File {
-        path: PathBuf,
-        read: Mutex<Option<(Instant, HeaderValue)>>,
-    },
+    File { path: PathBuf, read: Mutex<Option<(Instant, HeaderValue)>> },
 }
 
 struct Connection {
@@ -78,40 +75,18 @@ struct Connection {
 
 impl Remote {
     pub fn new(endpoint: Endpoint) -> Result<Remote, ConfigError> {
-        let bad = || ConfigError::Server {
-            server: endpoint.server.clone(),
-        };
+        let bad = || ConfigError::Server { server: endpoint.server.clone() };
         let server: Uri = endpoint.server.parse().map_err(|_| bad())?;
         let prefix = server.path().trim_end_matches('/').to_string();
         let parts = server.into_parts();
-        let (scheme, authority) = (
-            parts.scheme.ok_or_else(bad)?,
-            parts.authority.ok_or_else(bad)?,
-        );
-        let tls = if scheme == uri::Scheme::HTTPS {
-            Some(Tls::new(&endpoint, authority.host())?)
-        } else {
-            None
-        };
+        let (scheme, authority) = (parts.scheme.ok_or_else(bad)?, parts.authority.ok_or_else(bad)?);
+        let tls = if scheme == uri::Scheme::HTTPS { Some(Tls::new(&endpoint, authority.host())?) } else { None };
         let token = match endpoint.credentials {
-            Credentials::Token(token) => {
-                Token::Fixed(bearer(&token).ok_or(ConfigError::Pem { field: "token" })?)
-            }
-            Credentials::TokenFile(path) => Token::File {
-                path,
-                read: Mutex::new(None),
-            },
+            Credentials::Token(token) => Token::Fixed(bearer(&token).ok_or(ConfigError::Pem { field: "token" })?),
+            Credentials::TokenFile(path) => Token::File { path, read: Mutex::new(None) },
             Credentials::None | Credentials::ClientCertificate { .. } => Token::None,
         };
-        Ok(Remote {
-            scheme,
-            authority,
-            prefix,
-            tls,
-            token,
-            connections: Mutex::default(),
-            dialing: Semaphore::new(1),
-        })
+        Ok(Remote { scheme, authority, prefix, tls, token, connections: Mutex::default(), dialing: Semaphore::new(1) })
     }
 
     fn address(&self) -> String {
@@ -127,15 +102,10 @@ impl Remote {
         let stream = match tokio::time::timeout(limit, connecting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(e)) => {
-                return Err(TransportError::Connect {
-                    address,
-                    source: e.into(),
-                });
+                return Err(TransportError::Connect { address, source: e.into() });
             }
             Err(_) => {
-                return Err(TransportError::Timeout {
-                    seconds: CONNECT_SECONDS_MAX,
-                });
+                return Err(TransportError::Timeout { seconds: CONNECT_SECONDS_MAX });
             }
         };
         // Requests are small and answers awaited: Nagle's delay would only add 40 ms to some of them.
@@ -151,13 +121,8 @@ impl Remote {
         let stream = self.connect().await?;
         let limit = Duration::from_secs(CONNECT_SECONDS_MAX);
         match tokio::time::timeout(limit, connector.connect(tls.name.clone(), stream)).await {
-            Ok(result) => result.map_err(|source| TransportError::Tls {
-                address: self.address(),
-                source,
-            }),
-            Err(_) => Err(TransportError::Timeout {
-                seconds: CONNECT_SECONDS_MAX,
-            }),
+            Ok(result) => result.map_err(|source| TransportError::Tls { address: self.address(), source }),
+            Err(_) => Err(TransportError::Timeout { seconds: CONNECT_SECONDS_MAX }),
         }
     }
 
@@ -165,24 +130,15 @@ impl Remote {
     fn existing(&self) -> Option<(http2::SendRequest<Full<Bytes>>, StreamGuard)> {
         let mut connections = self.connections.lock();
         connections.retain(|c| !c.sender.is_closed());
-        let free = connections
-            .iter()
-            .find(|c| c.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION)?;
+        let free = connections.iter().find(|c| c.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION)?;
         Some((free.sender.clone(), StreamGuard::new(&free.streams)))
     }
 
-    async fn http2(
-        &self,
-        tls: &Tls,
-    ) -> Result<(http2::SendRequest<Full<Bytes>>, StreamGuard), TransportError> {
+    async fn http2(&self, tls: &Tls) -> Result<(http2::SendRequest<Full<Bytes>>, StreamGuard), TransportError> {
         if let Some(found) = self.existing() {
             return Ok(found);
         }
-        let _turn = self
-            .dialing
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let _turn = self.dialing.acquire().await.expect("the semaphore is never closed");
         if let Some(found) = self.existing() {
             return Ok(found);
         }
@@ -195,18 +151,12 @@ impl Remote {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|e| TransportError::Connect {
-                address: self.address(),
-                source: e.into(),
-            })?;
+            .map_err(|e| TransportError::Connect { address: self.address(), source: e.into() })?;
         // Ends when the last sender is dropped or the connection dies; an error shows in the requests on it.
         tokio::spawn(connection);
         let streams = Arc::new(AtomicUsize::new(0));
         let guard = StreamGuard::new(&streams);
-        self.connections.lock().push(Connection {
-            sender: sender.clone(),
-            streams,
-        });
+        self.connections.lock().push(Connection { sender: sender.clone(), streams });
         Ok((sender, guard))
     }
 
@@ -223,11 +173,7 @@ impl Remote {
         Ok(())
     }
 
-    async fn send_http2(
-        &self,
-        tls: &Tls,
-        request: Request<Bytes>,
-    ) -> Result<Response<Body>, TransportError> {
+    async fn send_http2(&self, tls: &Tls, request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
         // A connection may be found dead only when it is used: what was never sent may go to a new one.
         const TRIES_MAX: u32 = 3;
         let mut tries = 0;
@@ -236,13 +182,7 @@ impl Remote {
             let (mut sender, guard) = self.http2(tls).await?;
             match sender.send_request(request.clone().map(Full::new)).await {
                 Ok(response) => {
-                    return Ok(response.map(|body| {
-                        Counted {
-                            body,
-                            _guard: guard,
-                        }
-                        .boxed_unsync()
-                    }));
+                    return Ok(response.map(|body| Counted { body, _guard: guard }.boxed_unsync()));
                 }
                 Err(e) if e.is_canceled() && tries < TRIES_MAX => {}
                 Err(e) => return Err(TransportError::Send { source: e.into() }),
@@ -250,10 +190,7 @@ impl Remote {
         }
     }
 
-    async fn send_http1(
-        &self,
-        mut request: Request<Bytes>,
-    ) -> Result<Response<Body>, TransportError> {
+    async fn send_http1(&self, mut request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
         let host = HeaderValue::from_str(self.authority.as_str()).map_err(http::Error::from)?;
         request.headers_mut().insert(header::HOST, host);
         let path = request.uri().path_and_query().cloned();
@@ -266,30 +203,19 @@ impl Remote {
 }
 
 /// One request on a connection of its own, which the answer may take over (101 Switching Protocols).
-async fn speak_http1<S>(
-    stream: S,
-    request: Request<Bytes>,
-) -> Result<Response<Body>, TransportError>
+async fn speak_http1<S>(stream: S, request: Request<Bytes>) -> Result<Response<Body>, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |e: hyper::Error| TransportError::Send { source: e.into() };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(failed)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(connection.with_upgrades());
-    let response = sender
-        .send_request(request.map(Full::new))
-        .await
-        .map_err(failed)?;
+    let response = sender.send_request(request.map(Full::new)).await.map_err(failed)?;
     Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
 }
 
 impl Transport for Remote {
-    fn send(
-        &self,
-        mut request: Request<Bytes>,
-    ) -> BoxFuture<'_, Result<Response<Body>, TransportError>> {
+    fn send(&self, mut request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>, TransportError>> {
         Box::pin(async move {
             self.authorize(&mut request)?;
             let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
@@ -300,9 +226,7 @@ impl Transport for Remote {
                 .build()?;
             *request.uri_mut() = uri;
             match &self.tls {
-                Some(tls) if !request.headers().contains_key(header::UPGRADE) => {
-                    self.send_http2(tls, request).await
-                }
+                Some(tls) if !request.headers().contains_key(header::UPGRADE) => self.send_http2(tls, request).await,
                 _ => self.send_http1(request).await,
             }
         })
@@ -315,20 +239,14 @@ fn bearer(token: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn read_token(
-    path: &PathBuf,
-    read: &Mutex<Option<(Instant, HeaderValue)>>,
-) -> Result<HeaderValue, TransportError> {
+fn read_token(path: &PathBuf, read: &Mutex<Option<(Instant, HeaderValue)>>) -> Result<HeaderValue, TransportError> {
     let mut read = read.lock();
     if let Some((at, value)) = &*read
         && at.elapsed() < TOKEN_AGE_MAX
     {
         return Ok(value.clone());
     }
-    let failed = |source| TransportError::Token {
-        path: path.display().to_string(),
-        source,
-    };
+    let failed = |source| TransportError::Token { path: path.display().to_string(), source };
     let text = std::fs::read_to_string(path).map_err(failed)?;
     let value = bearer(&text).ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?;
     *read = Some((Instant::now(), value.clone()));
@@ -341,52 +259,32 @@ impl Tls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let http1 = TlsConnector::from(Arc::new(config.clone()));
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let name = endpoint
-            .tls_server_name
-            .as_deref()
-            .unwrap_or(host.trim_matches(['[', ']']));
-        let name = ServerName::try_from(name.to_string()).map_err(|_| ConfigError::Server {
-            server: endpoint.server.clone(),
-        })?;
-        Ok(Tls {
-            name,
-            h2: TlsConnector::from(Arc::new(config)),
-            http1,
-        })
+        let name = endpoint.tls_server_name.as_deref().unwrap_or(host.trim_matches(['[', ']']));
+        let name = ServerName::try_from(name.to_string())
+            .map_err(|_| ConfigError::Server { server: endpoint.server.clone() })?;
+        Ok(Tls { name, h2: TlsConnector::from(Arc::new(config)), http1 })
     }
 }
 
 fn client_config(endpoint: &Endpoint) -> Result<rustls::ClientConfig, ConfigError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?;
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let builder = if endpoint.insecure_skip_tls_verify {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TrustAnyone(provider)))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnyone(provider)))
     } else {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&endpoint.ca_pem) {
-            roots.add(certificate.map_err(|_| ConfigError::Pem {
-                field: "certificate-authority-data",
-            })?)?;
+            roots.add(certificate.map_err(|_| ConfigError::Pem { field: "certificate-authority-data" })?)?;
         }
         builder.with_root_certificates(roots)
     };
-    let Credentials::ClientCertificate {
-        certificate_pem,
-        key_pem,
-    } = &endpoint.credentials
-    else {
+    let Credentials::ClientCertificate { certificate_pem, key_pem } = &endpoint.credentials else {
         return Ok(builder.with_no_client_auth());
     };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate_pem).collect();
-    let chain = chain.map_err(|_| ConfigError::Pem {
-        field: "client-certificate-data",
-    })?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| ConfigError::Pem {
-        field: "client-key-data",
-    })?;
+    let chain = chain.map_err(|_| ConfigError::Pem { field: "client-certificate-data" })?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| ConfigError::Pem { field: "client-key-data" })?;
     Ok(builder.with_client_auth_cert(chain, key)?)
 }
 
@@ -453,13 +351,8 @@ struct Counted {
 impl http_body::Body for Counted {
     type Data = Bytes;
     type Error = BoxError;
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body)
-            .poll_frame(cx)
-            .map_err(BoxError::from)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx).map_err(BoxError::from)
     }
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()

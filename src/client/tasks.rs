@@ -19,10 +19,7 @@ pub struct Tasks {
 impl Tasks {
     /// Tasks end when `cancel` does.
     pub fn new(cancel: CancellationToken) -> Tasks {
-        Tasks {
-            tracker: TaskTracker::new(),
-            cancel,
-        }
+        Tasks { tracker: TaskTracker::new(), cancel }
     }
     pub fn token(&self) -> &CancellationToken {
         &self.cancel
@@ -44,8 +41,6 @@ impl Tasks {
     /// Waits for all tasks to end after the token was cancelled; false if `limit` passed first.
     pub async fn drained(&self, limit: Duration) -> bool {
         self.tracker.close();
-        tokio::time::timeout(limit, self.tracker.wait())
-            .await
-            .is_ok()
+        tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
     }
 }

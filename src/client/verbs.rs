@@ -29,10 +29,8 @@ const ANSWER_SECONDS_MAX: u64 = 65;
 const RETRIES_MAX: u32 = 10;
 const RETRY_AFTER_SECONDS_MAX: u64 = 30;
 /// Plain JSON is the fallback for servers that cannot transform.
-const METADATA: &str =
-    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
-const METADATA_LIST: &str =
-    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const USER_AGENT: &str = concat!("minik/", env!("CARGO_PKG_VERSION"));
 
 #[derive(Clone)]
@@ -53,37 +51,20 @@ impl Client {
 
     /// `namespace` is empty for cluster scope.
     pub async fn get(&self, r: ResourceId, namespace: &str, name: &str) -> Result<Value, Error> {
-        self.object(Method::GET, object_path(r, namespace, name, ""), None)
-            .await
+        self.object(Method::GET, object_path(r, namespace, name, ""), None).await
     }
 
     /// `namespace` empty lists all namespaces. Items carry `apiVersion` and `kind`, which the server leaves out.
-    pub async fn list(
-        &self,
-        r: ResourceId,
-        namespace: &str,
-        p: &ListParams,
-    ) -> Result<List, Error> {
+    pub async fn list(&self, r: ResourceId, namespace: &str, p: &ListParams) -> Result<List, Error> {
         self.list_as(r, namespace, p, "application/json").await
     }
 
     /// Only the `metadata` of each object.
-    pub async fn list_metadata(
-        &self,
-        r: ResourceId,
-        namespace: &str,
-        p: &ListParams,
-    ) -> Result<List, Error> {
+    pub async fn list_metadata(&self, r: ResourceId, namespace: &str, p: &ListParams) -> Result<List, Error> {
         self.list_as(r, namespace, p, METADATA_LIST).await
     }
 
-    async fn list_as(
-        &self,
-        r: ResourceId,
-        namespace: &str,
-        p: &ListParams,
-        accept: &str,
-    ) -> Result<List, Error> {
+    async fn list_as(&self, r: ResourceId, namespace: &str, p: &ListParams, accept: &str) -> Result<List, Error> {
         let query = Query::default()
             .add("labelSelector", &p.label_selector)
             .add("fieldSelector", &p.field_selector)
@@ -91,21 +72,11 @@ impl Client {
             .add("continue", &p.continue_token)
             .add("resourceVersion", &p.resource_version)
             .finish();
-        let request = build(
-            Method::GET,
-            collection_path(r, namespace) + &query,
-            accept,
-            None,
-        )?;
+        let request = build(Method::GET, collection_path(r, namespace) + &query, accept, None)?;
         Ok(into_list(self.answer(request).await?))
     }
 
-    pub async fn watch(
-        &self,
-        r: ResourceId,
-        namespace: &str,
-        p: &WatchParams,
-    ) -> Result<WatchStream, Error> {
+    pub async fn watch(&self, r: ResourceId, namespace: &str, p: &WatchParams) -> Result<WatchStream, Error> {
         let query = Query::default()
             .flag("watch", true)
             .add("labelSelector", &p.label_selector)
@@ -113,27 +84,11 @@ impl Client {
             .add("resourceVersion", &p.resource_version)
             .flag("allowWatchBookmarks", p.bookmarks || p.send_initial_events)
             .flag("sendInitialEvents", p.send_initial_events)
-            .add(
-                "resourceVersionMatch",
-                if p.send_initial_events {
-                    "NotOlderThan"
-                } else {
-                    ""
-                },
-            )
+            .add("resourceVersionMatch", if p.send_initial_events { "NotOlderThan" } else { "" })
             .number("timeoutSeconds", p.timeout_seconds)
             .finish();
-        let accept = if p.metadata_only {
-            METADATA
-        } else {
-            "application/json"
-        };
-        let request = build(
-            Method::GET,
-            collection_path(r, namespace) + &query,
-            accept,
-            None,
-        )?;
+        let accept = if p.metadata_only { METADATA } else { "application/json" };
+        let request = build(Method::GET, collection_path(r, namespace) + &query, accept, None)?;
         let response = self.send(request).await?;
         if !response.status().is_success() {
             return Err(failure(response).await);
@@ -141,30 +96,13 @@ impl Client {
         Ok(WatchStream::new(response.into_body()))
     }
 
-    pub async fn create(
-        &self,
-        r: ResourceId,
-        namespace: &str,
-        body: &Value,
-    ) -> Result<Value, Error> {
-        self.object(
-            Method::POST,
-            collection_path(r, namespace),
-            Some(("application/json", body)),
-        )
-        .await
+    pub async fn create(&self, r: ResourceId, namespace: &str, body: &Value) -> Result<Value, Error> {
+        self.object(Method::POST, collection_path(r, namespace), Some(("application/json", body))).await
     }
 
-    pub async fn update(
-        &self,
-        r: ResourceId,
-        namespace: &str,
-        name: &str,
-        body: &Value,
-    ) -> Result<Value, Error> {
+    pub async fn update(&self, r: ResourceId, namespace: &str, name: &str, body: &Value) -> Result<Value, Error> {
         let path = object_path(r, namespace, name, "");
-        self.object(Method::PUT, path, Some(("application/json", body)))
-            .await
+        self.object(Method::PUT, path, Some(("application/json", body))).await
     }
 
     pub async fn update_status(
@@ -186,8 +124,7 @@ impl Client {
         body: &Value,
     ) -> Result<Value, Error> {
         let path = object_path(r, namespace, name, sub);
-        self.object(Method::PUT, path, Some(("application/json", body)))
-            .await
+        self.object(Method::PUT, path, Some(("application/json", body))).await
     }
 
     /// `sub` is a subresource or empty.
@@ -201,13 +138,9 @@ impl Client {
     ) -> Result<Value, Error> {
         let mut path = object_path(r, namespace, name, sub);
         if let Patch::Apply { manager, force, .. } = p {
-            path += &Query::default()
-                .add("fieldManager", manager)
-                .flag("force", *force)
-                .finish();
+            path += &Query::default().add("fieldManager", manager).flag("force", *force).finish();
         }
-        self.object(Method::PATCH, path, Some((p.media_type(), p.body())))
-            .await
+        self.object(Method::PATCH, path, Some((p.media_type(), p.body()))).await
     }
 
     /// Posts to a subresource: `binding`, `eviction`, `token`.
@@ -219,29 +152,13 @@ impl Client {
         sub: &str,
         body: &Value,
     ) -> Result<Value, Error> {
-        self.object(
-            Method::POST,
-            object_path(r, namespace, name, sub),
-            Some(("application/json", body)),
-        )
-        .await
+        self.object(Method::POST, object_path(r, namespace, name, sub), Some(("application/json", body))).await
     }
 
     /// Answers with the object as it now stands, or with a `Status` when it is gone.
-    pub async fn delete(
-        &self,
-        r: ResourceId,
-        namespace: &str,
-        name: &str,
-        p: &DeleteParams,
-    ) -> Result<Value, Error> {
+    pub async fn delete(&self, r: ResourceId, namespace: &str, name: &str, p: &DeleteParams) -> Result<Value, Error> {
         let path = object_path(r, namespace, name, "");
-        self.object(
-            Method::DELETE,
-            path,
-            Some(("application/json", &p.to_json())),
-        )
-        .await
+        self.object(Method::DELETE, path, Some(("application/json", &p.to_json()))).await
     }
 
     pub async fn delete_collection(
@@ -256,13 +173,7 @@ impl Client {
             .add("fieldSelector", &selection.field_selector)
             .finish();
         let path = collection_path(r, namespace) + &query;
-        self.object(
-            Method::DELETE,
-            path,
-            Some(("application/json", &p.to_json())),
-        )
-        .await
-        .map(drop)
+        self.object(Method::DELETE, path, Some(("application/json", &p.to_json()))).await.map(drop)
     }
 
     /// Any path of the API server, such as `/readyz` or `/apis`, read as JSON.
@@ -275,14 +186,8 @@ impl Client {
         Ok(self.transport.send(request).await?)
     }
 
-    async fn object(
-        &self,
-        method: Method,
-        path: String,
-        body: Option<(&str, &Value)>,
-    ) -> Result<Value, Error> {
-        self.answer(build(method, path, "application/json", body)?)
-            .await
+    async fn object(&self, method: Method, path: String, body: Option<(&str, &Value)>) -> Result<Value, Error> {
+        self.answer(build(method, path, "application/json", body)?).await
     }
 
     async fn answer(&self, request: Request<Bytes>) -> Result<Value, Error> {
@@ -301,9 +206,7 @@ impl Client {
             let limit = Duration::from_secs(ANSWER_SECONDS_MAX);
             let response = tokio::time::timeout(limit, self.transport.send(request.clone()))
                 .await
-                .map_err(|_| TransportError::Timeout {
-                    seconds: ANSWER_SECONDS_MAX,
-                })??;
+                .map_err(|_| TransportError::Timeout { seconds: ANSWER_SECONDS_MAX })??;
             let Some(seconds) = retry_after(&response).filter(|_| tries < RETRIES_MAX) else {
                 return Ok(response);
             };
@@ -319,13 +222,7 @@ fn retry_after(response: &Response<Body>) -> Option<u64> {
     if code != StatusCode::TOO_MANY_REQUESTS && !code.is_server_error() {
         return None;
     }
-    response
-        .headers()
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()
 }
 
 fn build(
@@ -342,9 +239,7 @@ fn build(
     let mut bytes = Bytes::new();
     if let Some((media_type, value)) = body {
         request = request.header(header::CONTENT_TYPE, media_type);
-        bytes = serde_json::to_vec(value)
-            .expect("a JSON tree can be written")
-            .into();
+        bytes = serde_json::to_vec(value).expect("a JSON tree can be written").into();
     }
     Ok(request.body(bytes)?)
 }
@@ -357,10 +252,7 @@ async fn collect(mut body: Body) -> Result<Bytes, Error> {
             continue;
         };
         if all.len() + data.len() > ANSWER_BYTES_MAX {
-            return Err(DecodeError::TooLarge {
-                limit: ANSWER_BYTES_MAX,
-            }
-            .into());
+            return Err(DecodeError::TooLarge { limit: ANSWER_BYTES_MAX }.into());
         }
         all.extend_from_slice(&data);
     }
@@ -381,11 +273,8 @@ async fn failure(response: Response<Body>) -> Error {
 }
 
 pub(crate) fn collection_path(r: ResourceId, namespace: &str) -> String {
-    let root = if r.group.is_empty() {
-        format!("/api/{}", r.version)
-    } else {
-        format!("/apis/{}/{}", r.group, r.version)
-    };
+    let root =
+        if r.group.is_empty() { format!("/api/{}", r.version) } else { format!("/apis/{}/{}", r.group, r.version) };
     if namespace.is_empty() {
         format!("{root}/{}", r.plural)
     } else {
@@ -415,17 +304,12 @@ fn into_list(mut body: Value) -> List {
     };
     for item in &mut items {
         if let Value::Object(map) = item {
-            map.entry("apiVersion")
-                .or_insert_with(|| api_version.clone().into());
+            map.entry("apiVersion").or_insert_with(|| api_version.clone().into());
             map.entry("kind").or_insert_with(|| kind.clone().into());
         }
     }
     let metadata = &body["metadata"];
-    List {
-        resource_version: text(&metadata["resourceVersion"]),
-        continue_token: text(&metadata["continue"]),
-        items,
-    }
+    List { resource_version: text(&metadata["resourceVersion"]), continue_token: text(&metadata["continue"]), items }
 }
 
 #[cfg(test)]
@@ -438,14 +322,8 @@ mod tests {
         let pods = ResourceId::new("", "v1", "pods");
         let deployments = ResourceId::new("apps", "v1", "deployments");
         assert_eq!(collection_path(pods, ""), "/api/v1/pods");
-        assert_eq!(
-            object_path(pods, "a", "b", "binding"),
-            "/api/v1/namespaces/a/pods/b/binding"
-        );
-        assert_eq!(
-            object_path(deployments, "a", "b", ""),
-            "/apis/apps/v1/namespaces/a/deployments/b"
-        );
+        assert_eq!(object_path(pods, "a", "b", "binding"), "/api/v1/namespaces/a/pods/b/binding");
+        assert_eq!(object_path(deployments, "a", "b", ""), "/apis/apps/v1/namespaces/a/deployments/b");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) struct Store {
     pub(crate) objects: OrdMap<ObjectKey, Arc<Object>>,
     /// Owner's uid -> keys of what it owns.
     owned: HashMap<String, OrdSet<ObjectKey>>,
+    /// What no controller owns, and may therefore be adopted.
+    orphans: OrdSet<ObjectKey>,
 }
 
 impl View {
@@ -29,8 +31,7 @@ impl View {
     pub fn of(objects: impl IntoIterator<Item = (ResourceId, Value)>) -> View {
         let mut view = View::default();
         for (resource, value) in objects {
-            view.store_mut(resource)
-                .insert(Arc::new(Object::new(value)));
+            view.store_mut(resource).insert(Arc::new(Object::new(value)));
         }
         view
     }
@@ -44,11 +45,7 @@ impl View {
     }
 
     /// In order of namespace and name; `namespace` empty means all.
-    pub fn list<'a>(
-        &'a self,
-        r: ResourceId,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
+    pub fn list<'a>(&'a self, r: ResourceId, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
         let from = ObjectKey::new(namespace, "");
         self.store(r)
             .into_iter()
@@ -58,16 +55,18 @@ impl View {
     }
 
     /// What names `uid` in its ownerReferences.
-    pub fn owned_by<'a>(
-        &'a self,
-        r: ResourceId,
-        uid: &str,
-    ) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
+    pub fn owned_by<'a>(&'a self, r: ResourceId, uid: &str) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
         let store = self.store(r);
         let keys = store.and_then(|s| s.owned.get(uid));
-        keys.into_iter()
-            .flatten()
-            .filter_map(move |key| store?.objects.get(key))
+        keys.into_iter().flatten().filter_map(move |key| store?.objects.get(key))
+    }
+
+    /// What has no controlling owner, in one namespace.
+    pub fn orphans<'a>(&'a self, r: ResourceId, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
+        let store = self.store(r);
+        let from = ObjectKey::new(namespace, "");
+        let keys = store.into_iter().flat_map(move |s| s.orphans.range(from.clone()..));
+        keys.take_while(move |key| key.namespace == namespace).filter_map(move |key| store?.objects.get(key))
     }
 
     pub fn count(&self, r: ResourceId) -> usize {
@@ -85,12 +84,10 @@ impl View {
 
     pub(crate) fn store_mut(&mut self, r: ResourceId) -> &mut Store {
         let stores = Arc::make_mut(&mut self.0);
-        let at = stores
-            .binary_search_by_key(&r, |(id, _)| *id)
-            .unwrap_or_else(|at| {
-                stores.insert(at, (r, Store::default()));
-                at
-            });
+        let at = stores.binary_search_by_key(&r, |(id, _)| *id).unwrap_or_else(|at| {
+            stores.insert(at, (r, Store::default()));
+            at
+        });
         &mut stores[at].1
     }
 
@@ -103,21 +100,20 @@ impl Store {
     pub(crate) fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
         let key = object.key();
         let old = self.objects.insert(key.clone(), object.clone());
-        let same_owners = old
-            .as_ref()
-            .is_some_and(|o| object::owner_references(o) == object::owner_references(&object));
+        let same_owners =
+            old.as_ref().is_some_and(|o| object::owner_references(o) == object::owner_references(&object));
         if same_owners {
             return old;
         }
         if let Some(old) = &old {
             self.forget_owners(&key, old);
         }
+        if object::controller_of(&object).is_none() {
+            self.orphans.insert(key.clone());
+        }
         for owner in object::owner_references(&object) {
             let uid = owner["uid"].as_str().unwrap_or("");
-            self.owned
-                .entry(uid.to_string())
-                .or_default()
-                .insert(key.clone());
+            self.owned.entry(uid.to_string()).or_default().insert(key.clone());
         }
         old
     }
@@ -129,6 +125,7 @@ impl Store {
     }
 
     fn forget_owners(&mut self, key: &ObjectKey, object: &Object) {
+        self.orphans.remove(key);
         for owner in object::owner_references(object) {
             let uid = owner["uid"].as_str().unwrap_or("");
             if let Some(keys) = self.owned.get_mut(uid) {
@@ -157,23 +154,19 @@ mod tests {
 
     #[test]
     fn lists_one_namespace_or_all() {
-        let view = View::of([
-            (PODS, pod("a", "x", "1")),
-            (PODS, pod("b", "y", "1")),
-            (PODS, pod("aa", "z", "2")),
-        ]);
+        let view = View::of([(PODS, pod("a", "x", "1")), (PODS, pod("b", "y", "1")), (PODS, pod("aa", "z", "2"))]);
         assert_eq!(names(view.list(PODS, "a")), ["a/x"]);
         assert_eq!(names(view.list(PODS, "")), ["a/x", "aa/z", "b/y"]);
         assert_eq!(names(view.owned_by(PODS, "1")), ["a/x", "b/y"]);
         assert!(view.get(PODS, "aa", "z").is_some());
+        assert_eq!(names(view.orphans(PODS, "a")), ["a/x"], "an owner that is not a controller leaves it free");
     }
 
     #[test]
     fn a_snapshot_stays_what_it_was_and_owners_follow_the_object() {
         let mut view = View::of([(PODS, pod("a", "x", "1"))]);
         let before = view.clone();
-        view.store_mut(PODS)
-            .insert(Arc::new(Object::new(pod("a", "x", "2"))));
+        view.store_mut(PODS).insert(Arc::new(Object::new(pod("a", "x", "2"))));
         assert_eq!(names(before.owned_by(PODS, "1")), ["a/x"]);
         assert_eq!(names(view.owned_by(PODS, "1")), [""; 0]);
         assert_eq!(names(view.owned_by(PODS, "2")), ["a/x"]);

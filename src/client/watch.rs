@@ -44,11 +44,7 @@ struct Line {
 
 impl WatchStream {
     pub fn new(body: Body) -> WatchStream {
-        WatchStream {
-            body,
-            buffer: BytesMut::new(),
-            scanned: 0,
-        }
+        WatchStream { body, buffer: BytesMut::new(), scanned: 0 }
     }
 
     /// The next event; `None` when the server ended the watch, which it does regularly.
@@ -59,10 +55,7 @@ impl WatchStream {
                 return Some(event);
             }
             if self.buffer.len() > LINE_BYTES_MAX {
-                return Some(Err(DecodeError::TooLarge {
-                    limit: LINE_BYTES_MAX,
-                }
-                .into()));
+                return Some(Err(DecodeError::TooLarge { limit: LINE_BYTES_MAX }.into()));
             }
             match self.body.frame().await? {
                 Ok(frame) => {
@@ -79,13 +72,10 @@ impl WatchStream {
     pub fn next_buffered(&mut self) -> Option<Result<WatchEvent, Error>> {
         loop {
             let end = self.scanned
-                + self.buffer[self.scanned..]
-                    .iter()
-                    .position(|b| *b == b'\n')
-                    .or_else(|| {
-                        self.scanned = self.buffer.len();
-                        None
-                    })?;
+                + self.buffer[self.scanned..].iter().position(|b| *b == b'\n').or_else(|| {
+                    self.scanned = self.buffer.len();
+                    None
+                })?;
             let line = self.buffer.split_to(end);
             self.buffer.advance(1);
             self.scanned = 0;
@@ -104,16 +94,10 @@ fn decode(line: &[u8]) -> Result<WatchEvent, Error> {
         "DELETED" => Ok(WatchEvent::Deleted(object)),
         "BOOKMARK" => {
             let version = minik_api::object::resource_version(&object).to_string();
-            let initial_end =
-                minik_api::object::annotation(&object, "k8s.io/initial-events-end") == Some("true");
-            Ok(WatchEvent::Bookmark {
-                resource_version: version,
-                initial_end,
-            })
+            let initial_end = minik_api::object::annotation(&object, "k8s.io/initial-events-end") == Some("true");
+            Ok(WatchEvent::Bookmark { resource_version: version, initial_end })
         }
-        "ERROR" => Err(serde_json::from_value::<Status>(object)
-            .map_err(DecodeError::from)?
-            .into()),
+        "ERROR" => Err(serde_json::from_value::<Status>(object).map_err(DecodeError::from)?.into()),
         _ => Err(DecodeError::EventType { kind }.into()),
     }
 }
@@ -131,10 +115,7 @@ mod tests {
                 Ok(WatchEvent::Added(o)) => format!("added {}", minik_api::object::name(&o)),
                 Ok(WatchEvent::Modified(o)) => format!("modified {}", minik_api::object::name(&o)),
                 Ok(WatchEvent::Deleted(o)) => format!("deleted {}", minik_api::object::name(&o)),
-                Ok(WatchEvent::Bookmark {
-                    resource_version,
-                    initial_end,
-                }) => {
+                Ok(WatchEvent::Bookmark { resource_version, initial_end }) => {
                     format!("bookmark {resource_version} {initial_end}")
                 }
                 Err(e) => format!("error {}", e.status().map_or(0, |s| s.code)),
@@ -154,9 +135,6 @@ mod tests {
             "\n",
             r#"{"type":"DELETED","object"#,
         );
-        assert_eq!(
-            events(text).await,
-            ["added a", "bookmark 9 true", "error 410"]
-        );
+        assert_eq!(events(text).await, ["added a", "bookmark 9 true", "error 410"]);
     }
 }

@@ -98,8 +98,7 @@ impl PodTerm {
         let named: Vec<String> =
             term["namespaces"].as_array().into_iter().flatten().filter_map(Value::as_str).map(String::from).collect();
         let by_label = &term["namespaceSelector"];
-        let namespaces =
-            if named.is_empty() && by_label.is_null() { vec![own_namespace.to_string()] } else { named };
+        let namespaces = if named.is_empty() && by_label.is_null() { vec![own_namespace.to_string()] } else { named };
         PodTerm {
             topology_key: term["topologyKey"].as_str().unwrap_or("").to_string(),
             selector: with_label_keys(term, own_labels),
@@ -182,11 +181,11 @@ mod tests {
     #[test]
     fn any_term_and_every_expression_in_it_must_match() {
         let wants = NodeWants::parse(&json!({"affinity": {"nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-                {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}, {"key": "n", "operator": "Gt", "values": ["3"]}]},
-                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["special"]}]},
-                {},
-            ]}}}}));
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}, {"key": "n", "operator": "Gt", "values": ["3"]}]},
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["special"]}]},
+            {},
+        ]}}}}));
         assert!(wants.accepts("a", &json!({"disk": "ssd", "n": "4"})));
         assert!(!wants.accepts("a", &json!({"disk": "ssd", "n": "3"})));
         assert!(wants.accepts("special", &json!({})));
@@ -195,10 +194,18 @@ mod tests {
 
     #[test]
     fn a_term_without_namespaces_means_its_own() {
-        let term = PodTerm::parse(&json!({"topologyKey": "z", "labelSelector": {"matchLabels": {"a": "b"}}}), "own", &Value::Null);
+        let term = PodTerm::parse(
+            &json!({"topologyKey": "z", "labelSelector": {"matchLabels": {"a": "b"}}}),
+            "own",
+            &Value::Null,
+        );
         assert!(term.matches("own", &json!({"a": "b"}), &|_| None));
         assert!(!term.matches("other", &json!({"a": "b"}), &|_| None));
-        let all = PodTerm::parse(&json!({"topologyKey": "z", "labelSelector": {}, "namespaceSelector": {}}), "own", &Value::Null);
+        let all = PodTerm::parse(
+            &json!({"topologyKey": "z", "labelSelector": {}, "namespaceSelector": {}}),
+            "own",
+            &Value::Null,
+        );
         assert!(all.matches("other", &json!({}), &|_| None));
     }
 }

@@ -93,8 +93,9 @@ impl<'a> Prepared<'a> {
         if !wants.required.is_empty() && !self.is_attracted(node) {
             return Err(Rejection::final_(Filter::InterPodAffinity, "node(s) didn't match pod affinity rules"));
         }
-        let is_refused =
-            |t: &crate::affinity::PodTerm| node.label(&t.topology_key).is_some_and(|d| self.refused.contains_key(&(t.topology_key.as_str(), d)));
+        let is_refused = |t: &crate::affinity::PodTerm| {
+            node.label(&t.topology_key).is_some_and(|d| self.refused.contains_key(&(t.topology_key.as_str(), d)))
+        };
         if wants.required_anti.iter().any(is_refused) {
             let reason = "node(s) didn't match pod anti-affinity rules";
             return Err(Rejection::by_pods(Filter::InterPodAffinity, reason));
@@ -359,7 +360,8 @@ mod tests {
     fn anti_affinity_works_both_ways_and_affinity_joins() {
         let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}});
         let anti = |mut p: Value| {
-            p["spec"]["affinity"] = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+            p["spec"]["affinity"] =
+                json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
             p
         };
         let nodes = [node("a1", "9"), node("b1", "1")];

@@ -59,9 +59,15 @@ struct Waiting {
 
 enum Place {
     Active,
-    Backoff { until: Instant },
+    Backoff {
+        until: Instant,
+    },
     /// `woken_by`: the filters that said no; empty means anything wakes it.
-    Unschedulable { woken_by: Vec<Filter>, backoff_until: Instant, until: Instant },
+    Unschedulable {
+        woken_by: Vec<Filter>,
+        backoff_until: Instant,
+        until: Instant,
+    },
     /// Being placed.
     Out,
 }
@@ -79,8 +85,8 @@ impl Queue {
     pub(crate) fn set(&mut self, uid: &str, pod: Arc<Object>) {
         let priority = pod["spec"]["priority"].as_i64().unwrap_or(0);
         if let Some(waiting) = self.pods.get_mut(uid) {
-            let same_spec = waiting.pod["spec"] == pod["spec"]
-                && waiting.pod["metadata"]["labels"] == pod["metadata"]["labels"];
+            let same_spec =
+                waiting.pod["spec"] == pod["spec"] && waiting.pod["metadata"]["labels"] == pod["metadata"]["labels"];
             waiting.pod = pod;
             // Its status, which this scheduler writes itself, is no reason to try again.
             if same_spec || matches!(waiting.place, Place::Active | Place::Out) {
@@ -116,8 +122,7 @@ impl Queue {
     pub(crate) fn unschedulable(&mut self, uid: &str, woken_by: Vec<Filter>, now: Instant) {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         let until = now + UNSCHEDULABLE_MAX;
-        waiting.place =
-            Place::Unschedulable { woken_by, backoff_until: now + backoff(waiting.attempts), until };
+        waiting.place = Place::Unschedulable { woken_by, backoff_until: now + backoff(waiting.attempts), until };
         self.timers.insert((until, uid.into()));
     }
 

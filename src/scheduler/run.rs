@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use minik_api::resources::{
-    NAMESPACES, NODES, PODS, REPLICASETS, REPLICATIONCONTROLLERS, SERVICES, STATEFULSETS,
-};
+use minik_api::resources::{NAMESPACES, NODES, PODS, REPLICASETS, REPLICATIONCONTROLLERS, SERVICES, STATEFULSETS};
 use minik_api::{ResourceId, object};
 use minik_client::{Cache, Change, Client, EventRecorder, EventType, Object, Patch, Tasks};
 use rand::SeedableRng;
@@ -27,8 +25,7 @@ use crate::queue::{Happened, Queue};
 
 /// Bindings in flight; each waits for one durable write, which the API server groups.
 const BINDINGS_MAX: usize = 64;
-const WATCHED: [ResourceId; 7] =
-    [PODS, NODES, NAMESPACES, SERVICES, REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS];
+const WATCHED: [ResourceId; 7] = [PODS, NODES, NAMESPACES, SERVICES, REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS];
 
 pub struct Config {
     pub client: Client,
