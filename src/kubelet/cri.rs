@@ -14,7 +14,12 @@ use tower::{Service, ServiceExt};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// gRPC over whatever carries it.
-pub type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+pub type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, TransportError>;
+
+/// A named type: with a boxed error in its place futures over these clients are not provably Send.
+#[derive(Debug, thiserror::Error)]
+#[error("the container runtime cannot be reached")]
+pub struct TransportError(#[source] BoxError);
 
 pub type RuntimeClient = RuntimeServiceClient<Transport>;
 pub type ImageClient = ImageServiceClient<Transport>;
@@ -92,5 +97,5 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    BoxCloneSyncService::new(service.map_response(|r| r.map(Body::new)).map_err(Into::into))
+    BoxCloneSyncService::new(service.map_response(|r| r.map(Body::new)).map_err(|e| TransportError(e.into())))
 }

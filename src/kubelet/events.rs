@@ -1,4 +1,4 @@
-//! Events about pods and the node, with upstream's reasons.
+//! Events about pods, with upstream's reasons.
 //!
 //! Owns: what an Event of the kubelet is about.
 //! Called by: everything that has something to tell a user.
@@ -11,7 +11,7 @@ use crate::pod::Pod;
 /// Events about one pod.
 #[derive(Clone)]
 pub struct PodEvents {
-    recorder: Option<EventRecorder>,
+    recorder: EventRecorder,
     about: Regarding,
 }
 
@@ -26,7 +26,7 @@ impl PodEvents {
             resource_version: pod.metadata.resource_version.clone().unwrap_or_default(),
             field_path: String::new(),
         };
-        PodEvents { recorder: Some(recorder.clone()), about }
+        PodEvents { recorder: recorder.clone(), about }
     }
 
     pub fn normal(&self, field_path: Option<String>, reason: &str, message: &str) {
@@ -37,13 +37,7 @@ impl PodEvents {
     }
     fn tell(&self, field_path: Option<String>, kind: EventType, reason: &str, message: &str) {
         tracing::debug!(pod = %self.about.name, reason, message, "event");
-        let Some(recorder) = &self.recorder else { return };
         let about = Regarding { field_path: field_path.unwrap_or_default(), ..self.about.clone() };
-        recorder.record(&about, kind, reason, message);
+        self.recorder.record(&about, kind, reason, message);
     }
-}
-
-/// The upstream kubelet names a node by its name where other objects have a uid; `kubectl describe node` looks for that.
-pub fn about_node(name: &str) -> Regarding {
-    Regarding { kind: "Node".into(), name: name.into(), uid: name.into(), ..Regarding::default() }
 }

@@ -8,28 +8,45 @@ mod backoff;
 mod config;
 mod container_config;
 mod container_status;
+mod context;
 pub mod cri;
+mod dispatcher;
 mod dns;
 mod downward;
 mod env;
 mod events;
 mod expand;
+mod gc;
 mod hooks;
 mod hosts;
+mod images;
 mod lifecycle;
+mod log_rotation;
+mod machine;
 mod memory;
+mod mounts;
 mod names;
 mod observed;
 mod plan;
 mod pod;
 mod probe;
 mod resources;
+mod run;
 mod sandbox_config;
 mod security;
+mod server;
+mod sources;
+mod start;
 mod status;
+mod status_writer;
+mod stop;
+mod termination_message;
+mod volumes;
+mod worker;
 
 pub use config::{Config, KUBELET_VERSION, RegisterTaint, Resources, SERVER_PORT, ServerConfig, StaticComponent};
 pub use cri::Cri;
+pub use run::run;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -47,11 +64,4 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
-}
-
-/// Runs until cancelled. Containers keep running when it ends; the next kubelet adopts them.
-pub async fn run(config: Config, cancel: tokio_util::sync::CancellationToken) -> Result<(), RunError> {
-    let _ = config;
-    cancel.cancelled().await;
-    todo!("the kubelet's workers")
 }

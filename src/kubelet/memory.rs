@@ -18,8 +18,6 @@ pub struct Memory {
     pub containers: BTreeMap<String, ContainerMemory>,
     /// By container id: a new container starts with a clean slate.
     pub probes: BTreeMap<String, ProbeResults>,
-    /// A sandbox was made by this worker or its predecessor; the next one is a replacement.
-    pub events: Told,
 }
 
 /// Where the pod is in its life on this node. Only ever moves down.
@@ -49,12 +47,6 @@ pub enum Why {
     Completed,
     /// The kubelet ended it: the reason and message become those of the pod's status.
     Failed { reason: String, message: String },
-}
-
-/// One-time events already sent.
-#[derive(Clone, Debug, Default)]
-pub struct Told {
-    pub network_not_ready: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -222,6 +222,19 @@ fn pod_ready(inputs: &Inputs, containers: &Finding) -> Finding {
     (KIND, false, Some("ReadinessGatesNotReady"), Some(problems.join(", ")))
 }
 
+/// What the API server will say once it has what was told: conditions of others are its own.
+pub fn newest(api: &core::PodStatus, told: &core::PodStatus) -> core::PodStatus {
+    let mut conditions = told.conditions.clone().unwrap_or_default();
+    let others = api.conditions.iter().flatten().filter(|c| !told.conditions.iter().flatten().any(|t| t.type_ == c.type_));
+    conditions.extend(others.cloned());
+    core::PodStatus {
+        conditions: Some(conditions),
+        resize: api.resize.clone(),
+        resource_claim_statuses: api.resource_claim_statuses.clone(),
+        ..told.clone()
+    }
+}
+
 /// Brings `old` (the API server's) to `new`; `None` when there is nothing to change.
 pub fn patch(uid: &str, old: &core::PodStatus, new: &core::PodStatus) -> Option<Value> {
     let (old, new) = (to_map(old), to_map(new));

@@ -1,0 +1,167 @@
+//! Gives every pod bound to this node its worker.
+//!
+//! Owns: the workers, by pod uid; what arrives for them from the API and from the runtime.
+//! Called by: `run`; the node server reads who is here.
+//! Never: looks into a pod.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_cri::v1 as cri;
+use minik_api::resources::PODS;
+use minik_client::{Cache, Change, Tasks};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::context::NodeContext;
+use crate::gc;
+use crate::names;
+use crate::pod::Pod;
+use crate::worker::{Inbox, Shown, Worker};
+
+/// Everything is looked at this often even when no event says so, in case one was lost.
+const RELIST_EVERY: Duration = Duration::from_secs(120);
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+
+struct Handle {
+    inbox: watch::Sender<Inbox>,
+    shown: watch::Receiver<Option<Shown>>,
+}
+
+#[derive(Clone, Default)]
+pub struct Pods(Arc<Mutex<HashMap<String, Handle>>>);
+
+impl Pods {
+    /// The pod of that name as its worker last saw it; the newest, should there be two.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Shown> {
+        let all = self.all();
+        all.into_iter()
+            .filter(|s| s.pod.namespace() == namespace && s.pod.name() == name)
+            .max_by_key(|s| s.pod.metadata.creation_timestamp.clone())
+    }
+
+    /// What the worker of that pod sees, as it changes.
+    pub fn follow(&self, uid: &str) -> Option<watch::Receiver<Option<Shown>>> {
+        self.0.lock().get(uid).map(|h| h.shown.clone())
+    }
+
+    pub fn all(&self) -> Vec<Shown> {
+        self.0.lock().values().filter_map(|h| h.shown.borrow().clone()).collect()
+    }
+
+    fn poke(&self, uid: &str) {
+        if let Some(handle) = self.0.lock().get(uid) {
+            handle.inbox.send_modify(|inbox| inbox.pokes += 1);
+        }
+    }
+
+    fn poke_all(&self) {
+        for handle in self.0.lock().values() {
+            handle.inbox.send_modify(|inbox| inbox.pokes += 1);
+        }
+    }
+}
+
+/// Follows the cache, which holds the pods of this node and nothing else.
+pub async fn run(node: Arc<NodeContext>, cache: Cache, pods: Pods, tasks: Tasks) {
+    let mut changes = cache.changes();
+    cache.synced().await;
+    let known: HashSet<String> = cache.view().list(PODS, "").map(|p| minik_api::object::uid(p).to_string()).collect();
+    let orphans = node.clone();
+    tasks.spawn(async move {
+        if let Err(status) = gc::remove_orphans(&orphans, &known).await {
+            tracing::warn!(error = status.message(), "orphaned pods were not looked for");
+        }
+    });
+    tasks.spawn(follow_runtime(node.clone(), pods.clone()));
+    loop {
+        let change = changes.recv().await;
+        changed(&node, &pods, &tasks, &change);
+    }
+}
+
+fn changed(node: &Arc<NodeContext>, pods: &Pods, tasks: &Tasks, change: &Change) {
+    let uid = |o: &Option<Arc<minik_client::Object>>| {
+        o.as_ref().map(|o| minik_api::object::uid(o.value()).to_string()).unwrap_or_default()
+    };
+    let (old, new) = (uid(&change.old), uid(&change.new));
+    if !old.is_empty() && old != new {
+        let object = change.old.as_ref().expect("it has a uid");
+        gone(pods, &old, object.value());
+    }
+    let Some(object) = &change.new else { return };
+    match Pod::parse(object.value()) {
+        Ok(pod) if pod.is_mirror() => {}
+        Ok(pod) => arrived(node, pods, tasks, pod),
+        Err(error) => tracing::error!(pod = %change.key, %error, "cannot run it"),
+    }
+}
+
+fn gone(pods: &Pods, uid: &str, last: &serde_json::Value) {
+    let all = pods.0.lock();
+    let Some(handle) = all.get(uid) else { return };
+    handle.inbox.send_modify(|inbox| {
+        inbox.gone = true;
+        if let Ok(pod) = Pod::parse(last) {
+            inbox.pod = pod.into();
+        }
+    });
+}
+
+fn arrived(node: &Arc<NodeContext>, pods: &Pods, tasks: &Tasks, pod: Pod) {
+    let mut all = pods.0.lock();
+    let uid = pod.uid.clone();
+    let pod = Arc::new(pod);
+    if let Some(handle) = all.get(&uid) {
+        handle.inbox.send_modify(|inbox| inbox.pod = pod);
+        return;
+    }
+    tracing::info!(pod = %pod.key, uid, "pod arrived");
+    let (inbox, incoming) = watch::channel(Inbox { pod, gone: false, pokes: 0 });
+    let (shown, latest) = watch::channel(None);
+    all.insert(uid.clone(), Handle { inbox, shown: latest });
+    let worker = Worker::new(node.clone(), incoming, shown);
+    let pods = pods.clone();
+    tasks.spawn(async move {
+        worker.run().await;
+        tracing::info!(uid, "pod gone");
+        pods.0.lock().remove(&uid);
+    });
+}
+
+/// Exits and starts as the runtime tells them.
+async fn follow_runtime(node: Arc<NodeContext>, pods: Pods) {
+    loop {
+        if let Err(status) = follow_events(&node, &pods).await {
+            tracing::warn!(error = status.message(), "the runtime's event stream broke");
+        }
+        tokio::time::sleep(RECONNECT_AFTER).await;
+        pods.poke_all();
+    }
+}
+
+async fn follow_events(node: &NodeContext, pods: &Pods) -> Result<(), tonic::Status> {
+    let mut events = node.cri.runtime().get_container_events(cri::GetEventsRequest {}).await?.into_inner();
+    // What happened before the stream was open.
+    pods.poke_all();
+    let mut relist = tokio::time::interval(RELIST_EVERY);
+    loop {
+        tokio::select! {
+            event = events.message() => match event? {
+                Some(event) => match uid_of(&event) {
+                    Some(uid) => pods.poke(&uid),
+                    None => pods.poke_all(),
+                },
+                None => return Ok(()),
+            },
+            _ = relist.tick() => pods.poke_all(),
+        }
+    }
+}
+
+fn uid_of(event: &cri::ContainerEventResponse) -> Option<String> {
+    let of_sandbox = event.pod_sandbox_status.as_ref().and_then(|s| s.metadata.as_ref()).map(|m| m.uid.clone());
+    let of_container = || event.containers_statuses.iter().find_map(|c| c.labels.get(names::POD_UID).cloned());
+    of_sandbox.filter(|uid| !uid.is_empty()).or_else(of_container)
+}

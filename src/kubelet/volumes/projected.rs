@@ -1,0 +1,80 @@
+//! Projected volumes: several sources in one directory.
+//!
+//! Owns: putting their files together; a later source wins over an earlier one at the same path.
+//! Called by: volume set-up and refresh.
+//! Never: writes the files itself.
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::atomic_writer::{File, Payload};
+use super::{Context, Keeper, VolumeError, config_map, downward_api, mode, ownership, secret};
+use crate::downward::Around;
+use crate::pod::Pod;
+
+pub async fn payload(
+    context: &Context,
+    pod: &Pod,
+    around: &Around,
+    volume: &str,
+    source: &core::ProjectedVolumeSource,
+    keeper: &mut Keeper,
+) -> Result<Payload, VolumeError> {
+    let mut all = Payload::new();
+    let default_mode = mode(source.default_mode);
+    for (index, part) in source.sources.iter().flatten().enumerate() {
+        if let Some(map) = &part.config_map {
+            let object = keeper.config_map(context, pod.namespace(), &map.name).await?;
+            all.extend(config_map::payload(object.as_deref(), &options(&map.name, &map.items, default_mode, map.optional))?);
+        }
+        if let Some(part) = &part.secret {
+            let object = keeper.secret(context, pod.namespace(), &part.name).await?;
+            all.extend(secret::payload(object.as_deref(), &options(&part.name, &part.items, default_mode, part.optional))?);
+        }
+        if let Some(downward) = &part.downward_api {
+            let items = downward.items.as_deref().unwrap_or_default();
+            all.extend(downward_api::payload(pod, around, items, default_mode)?);
+        }
+        if let Some(token) = &part.service_account_token {
+            let text = keeper.token(context, pod, volume, index, token).await?;
+            all.insert(token.path.clone(), token_file(pod, text, default_mode));
+        }
+        if let Some(bundle) = &part.cluster_trust_bundle {
+            let text = trust_bundle(context, bundle).await?;
+            all.insert(bundle.path.clone(), File { data: text.into_bytes(), mode: default_mode, uid: None });
+        }
+        if part.pod_certificate.is_some() {
+            return Err(VolumeError::Unsupported("podCertificate"));
+        }
+    }
+    Ok(all)
+}
+
+fn options<'a>(
+    name: &'a str,
+    items: &'a Option<Vec<core::KeyToPath>>,
+    mode: u32,
+    optional: Option<bool>,
+) -> config_map::Options<'a> {
+    config_map::Options { name, items: items.as_deref(), mode, optional: optional.unwrap_or(false) }
+}
+
+/// Readable by its one user, or by the pod's group, and only otherwise by all.
+fn token_file(pod: &Pod, text: String, default_mode: u32) -> File {
+    let uid = ownership::only_user(pod);
+    let mode = if uid.is_some() || ownership::fs_group(pod).is_some() { 0o600 } else { default_mode };
+    File { data: text.into_bytes(), mode, uid }
+}
+
+async fn trust_bundle(context: &Context, source: &core::ClusterTrustBundleProjection) -> Result<String, VolumeError> {
+    use minik_api::resources::CLUSTERTRUSTBUNDLES;
+    let optional = source.optional.unwrap_or(false);
+    let name = match (&source.name, &source.signer_name) {
+        (Some(name), _) => name,
+        (None, _) => return Err(VolumeError::Unsupported("clusterTrustBundle by signer name")),
+    };
+    match context.client.get(CLUSTERTRUSTBUNDLES, "", name).await {
+        Ok(object) => Ok(object["spec"]["trustBundle"].as_str().unwrap_or_default().to_string()),
+        Err(error) if optional && error.is_not_found() => Ok(String::new()),
+        Err(error) => Err(VolumeError::Claim(error.chain())),
+    }
+}
