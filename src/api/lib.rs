@@ -17,6 +17,7 @@ pub mod quantity;
 pub mod registry;
 pub mod resources;
 pub mod schema;
+pub mod selectable;
 pub mod selector;
 pub mod status;
 pub mod strategy;
