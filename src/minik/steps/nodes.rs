@@ -15,7 +15,7 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
     StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
-use minik_node::config::{API_PORT, NodeConfig};
+use minik_node::config::{API_PORT, IMAGES, NodeConfig, STATE};
 
 use crate::cluster::{
     LABEL_ADDRESS, LABEL_API_PORT, LABEL_PROFILE, LABEL_ROLE, LABEL_VERSION, images_volume, network_name, node_volume,
@@ -26,7 +26,7 @@ use crate::pki::NodeFile;
 
 /// PID 1 drains components and containers within its own limits, which add up to less.
 const STOP_SECONDS: i32 = 12;
-const STATE: &str = "/var/lib/minik";
+const CERTIFICATES: &str = "ca-certificates.crt";
 /// Bit of CAP_SYS_RESOURCE in the capability masks of /proc/self/status (capabilities(7)).
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
@@ -50,7 +50,9 @@ pub struct Publish {
 pub async fn create(docker: &Docker, spec: &NodeSpec<'_>) -> Result<(), CliError> {
     let name = &spec.config.name;
     create_container(docker, spec, Capabilities::guess()).await?;
-    let tar = pack(&spec.files).map_err(|source| CliError::Io { what: "the node's files".into(), source })?;
+    let certificates = host_certificates();
+    let files = spec.files.iter().chain(certificates.as_ref());
+    let tar = pack(files).map_err(|source| CliError::Io { what: "the node's files".into(), source })?;
     let options = UploadToContainerOptionsBuilder::new().path("/").build();
     docker
         .upload_to_container(name, Some(options), bollard::body_full(tar.into()))
@@ -175,7 +177,7 @@ fn host_config(spec: &NodeSpec<'_>, capabilities: Capabilities) -> HostConfig {
         device_cgroup_rules: Some(vec!["a *:* rwm".into()]),
         mounts: Some(vec![
             volume(&config.profile, node_volume(&config.name), STATE),
-            volume(&config.profile, images_volume(&config.profile), "/var/lib/minik-images"),
+            volume(&config.profile, images_volume(&config.profile), IMAGES),
         ]),
         tmpfs: Some(HashMap::from([("/run".to_string(), "exec,mode=755".to_string())])),
         network_mode: Some(network_name(&config.profile)),
@@ -187,8 +189,24 @@ fn host_config(spec: &NodeSpec<'_>, capabilities: Capabilities) -> HostConfig {
     }
 }
 
+/// Certificates the host trusts, for pulling images: a FROM scratch image has none, and a company's own authority is
+/// known to the host only.
+fn host_certificates() -> Option<NodeFile> {
+    const BUNDLES: [&str; 4] = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/cert.pem",
+        "/etc/ssl/ca-bundle.pem",
+    ];
+    let chosen = std::env::var("SSL_CERT_FILE").ok();
+    let bundle = chosen.iter().map(String::as_str).chain(BUNDLES).find_map(|p| std::fs::read(p).ok())?;
+    Some(NodeFile::public(CERTIFICATES, bundle))
+}
+
 fn body(spec: &NodeSpec<'_>, capabilities: Capabilities) -> ContainerCreateBody {
     let config = spec.config;
+    let mut environment: Vec<String> = config.environment.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    environment.push(format!("SSL_CERT_FILE={STATE}/{CERTIFICATES}"));
     let mut labels = HashMap::from([
         (LABEL_PROFILE.to_string(), config.profile.clone()),
         (LABEL_ROLE.to_string(), config.role.as_str().to_string()),
@@ -205,7 +223,7 @@ fn body(spec: &NodeSpec<'_>, capabilities: Capabilities) -> ContainerCreateBody 
         hostname: Some(config.name.clone()),
         image: Some(spec.image.into()),
         entrypoint: Some(vec!["/minik".into(), "node".into()]),
-        env: Some(config.environment.iter().map(|(k, v)| format!("{k}={v}")).collect()),
+        env: Some(environment),
         labels: Some(labels),
         exposed_ports: spec.api.as_ref().map(|_| vec![format!("{API_PORT}/tcp")]),
         stop_signal: Some("SIGTERM".into()),
@@ -219,7 +237,7 @@ fn body(spec: &NodeSpec<'_>, capabilities: Capabilities) -> ContainerCreateBody 
 }
 
 /// Keys reach a node only as files of its volume: never by an image, an environment or a log.
-fn pack(files: &[NodeFile]) -> Result<Vec<u8>, std::io::Error> {
+fn pack<'a>(files: impl Iterator<Item = &'a NodeFile>) -> Result<Vec<u8>, std::io::Error> {
     let mut tar = tar::Builder::new(Vec::new());
     for folder in ["", "/pki"] {
         let mut header = tar::Header::new_gnu();
