@@ -24,19 +24,29 @@ pub struct DriverConfig {
     pub workers: usize,
     pub backoff_first: Duration,
     pub backoff_cap: Duration,
+    /// Begin after so long even if some resource could not be listed yet; for reconcilers that can live with that.
+    pub sync_wait_max: Option<Duration>,
 }
 
 impl Default for DriverConfig {
     fn default() -> Self {
         // client-go starts at 5 ms too; its cap of 1,000 s leaves a learner waiting for a quota long since raised.
-        Self { workers: 16, backoff_first: Duration::from_millis(5), backoff_cap: Duration::from_secs(60) }
+        Self {
+            workers: 16,
+            backoff_first: Duration::from_millis(5),
+            backoff_cap: Duration::from_secs(60),
+            sync_wait_max: None,
+        }
     }
 }
 
 /// Runs until dropped. Begins once the cache is synced.
 pub async fn drive(executor: Executor, reconciler: Arc<dyn Reconciler>, config: DriverConfig) {
     let mut changes = executor.cache.changes_of(reconciler.watches());
-    executor.cache.synced().await;
+    match config.sync_wait_max {
+        None => executor.cache.synced().await,
+        Some(limit) => drop(tokio::time::timeout(limit, executor.cache.synced()).await),
+    }
     let mut queue = WorkQueue::new(config.backoff_first, config.backoff_cap);
     let (finished, mut results) = mpsc::channel::<(ObjectKey, Outcome)>(config.workers);
     let mut running = 0_usize;

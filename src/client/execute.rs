@@ -15,7 +15,7 @@ use tracing::debug;
 use crate::cache::{Cache, Wait};
 use crate::error::Error;
 use crate::events::{EventRecorder, EventType};
-use crate::params::DeleteParams;
+use crate::params::{DeleteParams, ListParams};
 use crate::plan::{Action, Failure, Narration};
 use crate::verbs::Client;
 
@@ -123,6 +123,32 @@ impl Executor {
                     Err(error) => refused(named, error),
                 }
             }
+            Action::DeleteCollection { resource, namespace } => {
+                let (all, params) = (ListParams::default(), DeleteParams::default());
+                match self.client.delete_collection(resource, &namespace, &all, &params).await {
+                    Ok(()) => Fate::Done,
+                    // Some resources can be deleted one by one only.
+                    Err(e) if e.is_not_found() || e.status().is_some_and(|s| s.code == 405) => Fate::Done,
+                    Err(error) => refused(named, error),
+                }
+            }
+            Action::ConfirmGone { resource, key, uid } => {
+                match self.client.get(resource, &key.namespace, &key.name).await {
+                    Err(e) if e.is_not_found() => Fate::Done,
+                    Ok(found) if object::uid(&found) != uid => Fate::Done,
+                    Ok(_) => Fate::Overtaken,
+                    Err(error) => refused(named, error),
+                }
+            }
+            Action::ConfirmEmpty { resource, namespace } => {
+                let one = ListParams { limit: 1, ..ListParams::default() };
+                match self.client.list_metadata(resource, &namespace, &one).await {
+                    Ok(list) if list.items.is_empty() => Fate::Done,
+                    Err(e) if e.is_not_found() || e.status().is_some_and(|s| s.code == 405) => Fate::Done,
+                    Ok(_) => Fate::Overtaken,
+                    Err(error) => refused(named, error),
+                }
+            }
             Action::Event { regarding, kind, reason, message } => {
                 self.recorder.record(&regarding, kind, reason, &message);
                 Fate::Done
@@ -152,8 +178,11 @@ impl Executor {
         self.narrate(narration.as_ref(), &result, |_| key.name.clone());
         match result {
             // Graceful: the answer is the object, now with a deletionTimestamp.
-            Ok(value) if object::is_deleting(&value) => self.cache.absorb(resource, &value),
-            Ok(_) => {}
+            Ok(value) => {
+                if object::is_deleting(&value) {
+                    self.cache.absorb(resource, &value);
+                }
+            }
             Err(e) if e.is_not_found() => {}
             Err(error) => return refused(action, error),
         }
@@ -184,6 +213,8 @@ fn side_by_side(a: &Action, b: &Action) -> bool {
     match (a, b) {
         (Action::Create { resource: r, .. }, Action::Create { resource: s, .. })
         | (Action::Delete { resource: r, .. }, Action::Delete { resource: s, .. }) => r == s,
+        (Action::DeleteCollection { .. }, Action::DeleteCollection { .. })
+        | (Action::ConfirmEmpty { .. }, Action::ConfirmEmpty { .. }) => true,
         _ => false,
     }
 }

@@ -61,7 +61,12 @@ pub enum Action {
         patch: Patch,
     },
     /// PUT of a whole object, guarded by its resourceVersion. `difference` is what the PUT changes, for people to read.
-    Replace { resource: ResourceId, sub: &'static str, body: Value, difference: Value },
+    Replace {
+        resource: ResourceId,
+        sub: &'static str,
+        body: Value,
+        difference: Value,
+    },
     Delete {
         resource: ResourceId,
         key: ObjectKey,
@@ -80,6 +85,23 @@ pub enum Action {
         kind: EventType,
         reason: &'static str,
         message: String,
+    },
+    /// DELETE of everything of a resource in a namespace.
+    DeleteCollection {
+        resource: ResourceId,
+        namespace: String,
+    },
+    /// Asks the API server whether an object is gone, or is another one under its name; ends the plan if it is there.
+    /// For what must not be decided on a cache that may lag.
+    ConfirmGone {
+        resource: ResourceId,
+        key: ObjectKey,
+        uid: String,
+    },
+    /// As `ConfirmGone`, for everything of a resource in a namespace.
+    ConfirmEmpty {
+        resource: ResourceId,
+        namespace: String,
     },
 }
 
@@ -210,6 +232,11 @@ impl fmt::Display for Action {
             }
             Action::Delete { resource, key, .. } => write!(f, "delete {} {key}", resource.plural),
             Action::Post { resource, key, sub, .. } => write!(f, "post {}/{sub} {key}", resource.plural),
+            Action::DeleteCollection { resource, namespace } => {
+                write!(f, "delete all {} in {namespace}", resource.plural)
+            }
+            Action::ConfirmGone { resource, key, .. } => write!(f, "confirm {} {key} is gone", resource.plural),
+            Action::ConfirmEmpty { resource, namespace } => write!(f, "confirm no {} in {namespace}", resource.plural),
             Action::Event { kind, reason, message, .. } => write!(f, "event {kind:?} {reason}: {message}"),
         }
     }

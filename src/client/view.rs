@@ -73,6 +73,10 @@ impl View {
         self.store(r).map_or(0, |s| s.objects.len())
     }
 
+    pub fn resources(&self) -> impl Iterator<Item = ResourceId> + '_ {
+        self.0.iter().map(|(resource, _)| *resource)
+    }
+
     pub fn knows(&self, r: ResourceId) -> bool {
         self.store(r).is_some()
     }

@@ -7,17 +7,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use minik_client::{Cache, Client, DriverConfig, EventRecorder, Executor, Reconciler, Tasks, drive};
+use jiff::{SignedDuration, Timestamp};
+use minik_api::resources::{APISERVICES, CUSTOMRESOURCEDEFINITIONS};
+use minik_client::{Cache, Client, DriverConfig, EventRecorder, Executor, Reconciler, Selection, Tasks, drive};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::deployment::Deployment;
+use crate::discovery::{self, Discovered, Watched};
+use crate::endpoint_slices::EndpointSlices;
+use crate::endpoints::Endpoints;
+use crate::garbage_collector::GarbageCollector;
+use crate::namespace::NamespaceEnd;
 use crate::namespace_starters::{DefaultServiceAccount, RootCa};
 use crate::node_ipam::{Cidr, NodeIpam};
+use crate::node_lifecycle::NodeLifecycle;
 use crate::replicaset::ReplicaSet;
+use crate::taint_eviction::TaintEviction;
 
 /// Until what was begun is written, after the end was asked for.
 const DRAIN_SECONDS_MAX: u64 = 5;
+/// One resource that cannot be listed must not stop the garbage collector for all others; it asks before it deletes.
+const SYNC_WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub struct Config {
     pub client: Client,
@@ -26,12 +38,14 @@ pub struct Config {
     /// Addresses of Pods; a /24 of it for each Node.
     pub cluster_cidr: Cidr,
     pub node_prefix: u8,
+    /// How long a kubelet may be silent before its Node counts as unreachable.
+    pub node_grace: SignedDuration,
 }
 
 impl Config {
     pub fn new(client: Client, ca_pem: String) -> Config {
         let cluster_cidr = Cidr { base: [10, 244, 0, 0].into(), prefix: 16 };
-        Config { client, ca_pem, cluster_cidr, node_prefix: 24 }
+        Config { client, ca_pem, cluster_cidr, node_prefix: 24, node_grace: SignedDuration::from_secs(40) }
     }
 }
 
@@ -40,8 +54,10 @@ pub async fn run(config: Config, cancel: CancellationToken) {
     let tasks = Tasks::new(cancel.clone());
     let client = config.client.clone();
     let reconcilers = reconcilers(&config);
-    let resources = reconcilers.iter().flat_map(|r| r.watches().iter().copied());
+    let needed = reconcilers.iter().flat_map(|r| r.watches().iter().copied());
+    let resources = needed.chain([CUSTOMRESOURCEDEFINITIONS, APISERVICES]);
     let cache = resources.fold(Cache::builder(client.clone()), |builder, r| builder.watch(r)).start(&tasks);
+    tasks.spawn(over_all_resources(client.clone(), cache.clone(), tasks.clone()));
     for reconciler in reconcilers {
         let recorder = EventRecorder::new(client.clone(), component(reconciler.name()), "", &tasks);
         let executor = Executor { client: client.clone(), cache: cache.clone(), recorder };
@@ -52,6 +68,48 @@ pub async fn run(config: Config, cancel: CancellationToken) {
     tasks.drained(Duration::from_secs(DRAIN_SECONDS_MAX)).await;
 }
 
+/// The garbage collector and the end of Namespaces, on a cache of the metadata of all resources there are.
+async fn over_all_resources(client: Client, cache: Cache, tasks: Tasks) {
+    let (found, discovered) = watch::channel(Arc::new(Discovered::default()));
+    tasks.spawn(discovery::follow(client.clone(), cache.clone(), found));
+    let metadata = Cache::builder(client.clone()).start(&tasks);
+    let mut changed = discovered.clone();
+    if changed.changed().await.is_err() {
+        return;
+    }
+    adjust(&metadata, &discovered);
+    let config = DriverConfig { workers: 32, sync_wait_max: Some(SYNC_WAIT_MAX), ..DriverConfig::default() };
+    let both: [Arc<dyn Reconciler>; 2] = [
+        Arc::new(GarbageCollector { discovered: discovered.clone() }),
+        Arc::new(NamespaceEnd { discovered: discovered.clone(), namespaces: cache }),
+    ];
+    for reconciler in both {
+        let recorder = EventRecorder::new(client.clone(), component(reconciler.name()), "", &tasks);
+        let executor = Executor { client: client.clone(), cache: metadata.clone(), recorder };
+        tasks.spawn(drive(executor, reconciler, config.clone()));
+    }
+    while changed.changed().await.is_ok() {
+        adjust(&metadata, &discovered);
+    }
+}
+
+/// Caches what can be owned and deleted, and forgets what is no longer served.
+fn adjust(metadata: &Cache, discovered: &Watched) {
+    let discovered = discovered.borrow().clone();
+    // Events come and go by the thousand and own nothing.
+    let wanted = |k: &&discovery::Known| k.id.plural != "events" && k.can("list") && k.can("watch") && k.can("delete");
+    let selection = Selection { metadata_only: true, ..Selection::default() };
+    for known in discovered.resources.iter().filter(wanted) {
+        metadata.add(known.id, selection.clone());
+    }
+    for id in metadata.resources() {
+        let failed = discovered.failed.iter().any(|f| *f == id.api_version());
+        if !failed && discovered.by_id(id).is_none() {
+            metadata.remove(id);
+        }
+    }
+}
+
 fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
     vec![
         Arc::new(NodeIpam { cluster: config.cluster_cidr, node_prefix: config.node_prefix }),
@@ -60,6 +118,10 @@ fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(Deployment),
         Arc::new(ReplicaSet::Set),
         Arc::new(ReplicaSet::Controller),
+        Arc::new(Endpoints),
+        Arc::new(EndpointSlices),
+        Arc::new(NodeLifecycle { started: Timestamp::now(), grace: config.node_grace }),
+        Arc::new(TaintEviction::default()),
     ]
 }
 
@@ -74,6 +136,10 @@ fn component(name: &'static str) -> &'static str {
         "job" => "job-controller",
         "cronjob" => "cronjob-controller",
         "node-ipam" => "cidrAllocator",
+        "node-lifecycle" => "node-controller",
+        "endpointslice" => "endpoint-slice-controller",
+        "endpoints" => "endpoint-controller",
+        "garbage-collector" => "garbage-collector-controller",
         other => other,
     }
 }

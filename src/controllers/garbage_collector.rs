@@ -1,0 +1,327 @@
+//! Deletes what its owners leave behind: background, foreground, orphan.
+//!
+//! Owns: the graph of owner references, over every resource there is.
+//! Called by: the driver, on a cache of the metadata of all resources.
+//! Never: deletes because its cache does not know an owner; the API server is asked first.
+
+use jiff::Timestamp;
+use minik_api::{ObjectKey, ResourceId, object};
+use minik_client::{Action, Change, DeleteParams, Object, Patch, Plan, Propagation, Reconciler, View, intern};
+use serde_json::{Value, json};
+
+use crate::discovery::Watched;
+use crate::fields::text;
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+pub(crate) struct GarbageCollector {
+    pub discovered: Watched,
+}
+
+/// Keys of this controller name the resource too: `apps/v1/deployments/web` in the object's namespace.
+pub(crate) fn encode(r: ResourceId, key: &ObjectKey) -> ObjectKey {
+    ObjectKey::new(&key.namespace, format!("{}/{}/{}/{}", r.group, r.version, r.plural, key.name))
+}
+fn decode(key: &ObjectKey) -> Option<(ResourceId, ObjectKey)> {
+    let mut parts = key.name.splitn(4, '/');
+    let (group, version, plural) = (parts.next()?, parts.next()?, parts.next()?);
+    let id = ResourceId::new(intern(group), intern(version), intern(plural));
+    Some((id, ObjectKey::new(&key.namespace, parts.next()?)))
+}
+
+fn has_finalizer(object: &Value, name: &str) -> bool {
+    object::finalizers(object).any(|f| f == name)
+}
+
+fn awaits_dependents(object: &Value) -> bool {
+    object::is_deleting(object) && has_finalizer(object, FOREGROUND)
+}
+
+/// Everything that names `uid` as an owner.
+fn dependents<'a>(view: &'a View, uid: &'a str) -> impl Iterator<Item = (ResourceId, &'a Object)> + 'a {
+    view.resources().flat_map(move |r| view.owned_by(r, uid).map(move |o| (r, o.as_ref())))
+}
+
+fn blocks(dependent: &Value, uid: &str) -> bool {
+    let blocking = |o: &&Value| o["uid"] == uid && o["blockOwnerDeletion"] == true;
+    object::owner_references(dependent).iter().any(|o| blocking(&o))
+}
+
+impl Reconciler for GarbageCollector {
+    fn name(&self) -> &'static str {
+        "garbage-collector"
+    }
+    /// None named: all the cache has.
+    fn watches(&self) -> &'static [ResourceId] {
+        &[]
+    }
+
+    fn keys(&self, view: &View, change: &Change) -> Vec<ObjectKey> {
+        let mut keys = Vec::new();
+        if let Some(new) = &change.new
+            && (!object::owner_references(new).is_empty() || object::is_deleting(new))
+        {
+            keys.push(encode(change.resource, &change.key));
+        }
+        let old_uid = change.old.as_ref().map_or("", |o| object::uid(o));
+        let replaced = change.new.as_ref().is_none_or(|n| object::uid(n) != old_uid);
+        if !old_uid.is_empty() && replaced {
+            keys.extend(dependents(view, old_uid).map(|(r, o)| encode(r, &o.key())));
+        }
+        if let Some(new) = change.new.as_ref().filter(|n| awaits_dependents(n)) {
+            keys.extend(dependents(view, object::uid(new)).map(|(r, o)| encode(r, &o.key())));
+        }
+        // An owner in foreground deletion may be waiting for this one.
+        if let Some(old) = &change.old {
+            keys.extend(self.waiting_owners(view, old));
+        }
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    fn plan(&self, view: &View, key: &ObjectKey, _: Timestamp) -> Plan {
+        let Some((resource, key)) = decode(key) else { return Plan::nothing() };
+        let Some(target) = view.get_key(resource, &key) else { return Plan::nothing() };
+        if object::is_deleting(target) {
+            if has_finalizer(target, ORPHAN) {
+                return orphan_dependents(view, resource, target);
+            }
+            if has_finalizer(target, FOREGROUND) {
+                let uid = object::uid(target);
+                let blocked = dependents(view, uid).any(|(_, d)| blocks(d, uid));
+                return if blocked {
+                    Plan::nothing()
+                } else {
+                    Plan::of(vec![drop_finalizer(resource, target, FOREGROUND)])
+                };
+            }
+            return Plan::nothing();
+        }
+        self.plan_by_owners(view, resource, target)
+    }
+}
+
+/// What an owner reference leads to.
+enum Owner {
+    /// It is there, or its kind is not known, so that nothing can be said.
+    Solid,
+    Waiting,
+    /// The cache does not have it: to be confirmed.
+    Absent {
+        resource: ResourceId,
+        key: ObjectKey,
+    },
+}
+
+impl GarbageCollector {
+    fn waiting_owners(&self, view: &View, dependent: &Object) -> Vec<ObjectKey> {
+        let discovered = self.discovered.borrow();
+        let owner = |reference: &Value| {
+            let known = discovered.by_kind(text(&reference["apiVersion"]), text(&reference["kind"]))?;
+            let namespace = if known.namespaced { object::namespace(dependent) } else { "" };
+            let owner = view.get(known.id, namespace, text(&reference["name"]))?;
+            awaits_dependents(owner).then(|| encode(known.id, &owner.key()))
+        };
+        object::owner_references(dependent).iter().filter_map(owner).collect()
+    }
+
+    fn look_up(&self, view: &View, target: &Object, reference: &Value) -> Owner {
+        let discovered = self.discovered.borrow();
+        let Some(known) = discovered.by_kind(text(&reference["apiVersion"]), text(&reference["kind"])) else {
+            return Owner::Solid;
+        };
+        let own = object::namespace(target);
+        if known.namespaced && own.is_empty() {
+            // A cluster-wide object cannot be owned from a namespace: which one is not said.
+            return Owner::Solid;
+        }
+        let key = ObjectKey::new(if known.namespaced { own } else { "" }, text(&reference["name"]));
+        match view.get_key(known.id, &key) {
+            Some(owner) if reference["uid"] == object::uid(owner) => {
+                if awaits_dependents(owner) {
+                    Owner::Waiting
+                } else {
+                    Owner::Solid
+                }
+            }
+            _ => Owner::Absent { resource: known.id, key },
+        }
+    }
+
+    fn plan_by_owners(&self, view: &View, resource: ResourceId, target: &Object) -> Plan {
+        let mut solid = 0;
+        let (mut waiting, mut absent, mut confirm) = (Vec::new(), Vec::new(), Vec::new());
+        for reference in object::owner_references(target) {
+            let uid = text(&reference["uid"]).to_string();
+            match self.look_up(view, target, reference) {
+                Owner::Solid => solid += 1,
+                Owner::Waiting => waiting.push(uid),
+                Owner::Absent { resource, key } => {
+                    confirm.push(Action::ConfirmGone { resource, key, uid: uid.clone() });
+                    absent.push(uid);
+                }
+            }
+        }
+        if absent.is_empty() && waiting.is_empty() {
+            return Plan::nothing();
+        }
+        let mut actions = confirm;
+        if solid > 0 {
+            let gone: Vec<&str> = absent.iter().chain(&waiting).map(String::as_str).collect();
+            actions.push(drop_owners(resource, target, &gone));
+            return Plan::of(actions);
+        }
+        let own_uid = object::uid(target);
+        let has_dependents = dependents(view, own_uid).next().is_some();
+        let propagation = if has_finalizer(target, ORPHAN) {
+            Propagation::Orphan
+        } else if has_finalizer(target, FOREGROUND) || (!waiting.is_empty() && has_dependents) {
+            Propagation::Foreground
+        } else {
+            Propagation::Background
+        };
+        let params = DeleteParams { propagation: Some(propagation), ..DeleteParams::of_uid(own_uid) };
+        actions.push(Action::Delete { resource, key: target.key(), params, narration: None });
+        Plan::of(actions)
+    }
+}
+
+fn patch(resource: ResourceId, target: &Object, mut body: Value) -> Action {
+    body["metadata"]["uid"] = object::uid(target).into();
+    body["metadata"]["resourceVersion"] = object::resource_version(target).into();
+    Action::Patch { resource, key: target.key(), sub: "", patch: Patch::Merge(body) }
+}
+
+fn drop_owners(resource: ResourceId, target: &Object, uids: &[&str]) -> Action {
+    let stays = |o: &&Value| !uids.contains(&text(&o["uid"]));
+    let left: Vec<&Value> = object::owner_references(target).iter().filter(stays).collect();
+    patch(resource, target, json!({"metadata": {"ownerReferences": left}}))
+}
+
+fn drop_finalizer(resource: ResourceId, target: &Object, name: &str) -> Action {
+    let left: Vec<&str> = object::finalizers(target).filter(|f| *f != name).collect();
+    patch(resource, target, json!({"metadata": {"finalizers": left}}))
+}
+
+fn orphan_dependents(view: &View, resource: ResourceId, target: &Object) -> Plan {
+    let uid = object::uid(target);
+    let mut actions: Vec<Action> = dependents(view, uid).map(|(r, d)| drop_owners(r, d, &[uid])).collect();
+    actions.push(drop_finalizer(resource, target, ORPHAN));
+    Plan::of(actions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::{Discovered, Known};
+    use expect_test::{Expect, expect};
+    use minik_api::resources::{NODES, PODS, REPLICASETS};
+    use std::sync::Arc;
+
+    fn collector() -> GarbageCollector {
+        let known = |id: ResourceId, kind: &str, namespaced| Known { id, kind: kind.into(), namespaced, verbs: vec![] };
+        let resources =
+            vec![known(PODS, "Pod", true), known(REPLICASETS, "ReplicaSet", true), known(NODES, "Node", false)];
+        let all = Discovered { resources, failed: vec![] };
+        GarbageCollector { discovered: tokio::sync::watch::channel(Arc::new(all)).1 }
+    }
+    fn owner(name: &str, uid: &str) -> Value {
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": uid, "blockOwnerDeletion": true})
+    }
+    fn pod(owners: &[Value]) -> (ResourceId, Value) {
+        (PODS, json!({"metadata": {"namespace": "d", "name": "p", "uid": "p", "ownerReferences": owners}}))
+    }
+    fn set(name: &str, finalizer: &str) -> (ResourceId, Value) {
+        let mut set = json!({"metadata": {"namespace": "d", "name": name, "uid": format!("u-{name}")}});
+        if !finalizer.is_empty() {
+            set["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            set["metadata"]["finalizers"] = json!([finalizer, "x/y"]);
+        }
+        (REPLICASETS, set)
+    }
+    fn check(objects: &[(ResourceId, Value)], of: ResourceId, name: &str, expected: Expect) {
+        let view = View::of(objects.iter().cloned());
+        let key = encode(of, &ObjectKey::new("d", name));
+        expected.assert_eq(&collector().plan(&view, &key, Timestamp::UNIX_EPOCH).to_string());
+    }
+
+    #[test]
+    fn what_has_a_living_owner_stays_and_only_the_dead_reference_goes() {
+        check(&[pod(&[owner("a", "u-a")]), set("a", "")], PODS, "p", expect![""]);
+        let both = [owner("a", "u-a"), owner("b", "u-b")];
+        check(
+            &[pod(&both), set("a", "")],
+            PODS,
+            "p",
+            expect![[r#"
+            confirm replicasets d/b is gone
+            patch pods d/p {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"kind":"ReplicaSet","name":"a","uid":"u-a"}]}}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn without_any_owner_left_it_is_deleted_once_the_api_server_confirms() {
+        check(
+            &[pod(&[owner("a", "u-a")])],
+            PODS,
+            "p",
+            expect![[r#"
+            confirm replicasets d/a is gone
+            delete pods d/p
+        "#]],
+        );
+        check(
+            &[pod(&[owner("a", "old")]), set("a", "")],
+            PODS,
+            "p",
+            expect![[r#"
+            confirm replicasets d/a is gone
+            delete pods d/p
+        "#]],
+        );
+    }
+
+    #[test]
+    fn an_owner_of_unknown_kind_keeps_its_dependents() {
+        let strange = json!({"apiVersion": "x.io/v1", "kind": "Widget", "name": "w", "uid": "1"});
+        check(&[pod(&[strange])], PODS, "p", expect![""]);
+    }
+
+    #[test]
+    fn foreground_deletes_dependents_first_and_the_finalizer_last() {
+        let objects = [pod(&[owner("a", "u-a")]), set("a", FOREGROUND)];
+        check(&objects, REPLICASETS, "a", expect![""]);
+        check(
+            &objects,
+            PODS,
+            "p",
+            expect![[r#"
+            delete pods d/p
+        "#]],
+        );
+        check(
+            &objects[1..],
+            REPLICASETS,
+            "a",
+            expect![[r#"
+            patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn orphan_frees_the_dependents_and_then_the_finalizer() {
+        check(
+            &[pod(&[owner("a", "u-a")]), set("a", ORPHAN)],
+            REPLICASETS,
+            "a",
+            expect![[r#"
+            patch pods d/p {"metadata":{"ownerReferences":[]}}
+            patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
+        "#]],
+        );
+    }
+}
