@@ -83,8 +83,8 @@ pub(super) fn to_v1(object: &mut Value) {
         object["spec"]["targetCPUUtilizationPercentage"] = cpu.clone();
     }
     let is_cpu = |m: &&Value| m["type"] == "Resource" && m["resource"]["name"] == "cpu";
-    let current_cpu = current.iter().filter(is_cpu).map(|m| &m["resource"]["current"]["averageUtilization"]);
-    if let Some(cpu) = current_cpu.filter(|c| !c.is_null()).next_back() {
+    let mut current_cpu = current.iter().filter(is_cpu).map(|m| &m["resource"]["current"]["averageUtilization"]);
+    if let Some(cpu) = current_cpu.rfind(|c| !c.is_null()) {
         object["status"]["currentCPUUtilizationPercentage"] = cpu.clone();
     }
     let others: Vec<Value> =

@@ -1,3 +1,5 @@
+//! Bodies in, objects and complaints out.
+
 use super::*;
 use serde_json::json;
 

@@ -6,10 +6,14 @@
 
 use std::fmt::Write;
 
+use super::operations::{
+    Operation, PRETTY, answer_types, collection_operations, connect_operation, create, list_operation,
+    object_operations, options, patch, read, replace, request_types, share_parameters,
+};
 use super::schemas::push;
 use super::{Dialect, Schemas, path_of, quoted};
 use crate::registry::{GroupVersionKind, Resource, Scope, Subresource, Verb};
-use crate::schema::{Form, Type};
+use crate::schema::Type;
 
 /// The OpenAPI names of what a resource's verbs take and give.
 pub struct Body {
@@ -31,67 +35,6 @@ impl Body {
 }
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
-
-/// Query parameters as (name, type).
-type Parameter = (&'static str, &'static str);
-const DRY_RUN: Parameter = ("dryRun", "string");
-const PRETTY: Parameter = ("pretty", "string");
-const WRITE: &[Parameter] = &[DRY_RUN, ("fieldManager", "string"), ("fieldValidation", "string")];
-const PATCH: &[Parameter] = &[DRY_RUN, ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
-const LIST: &[Parameter] = &[
-    ("allowWatchBookmarks", "boolean"),
-    ("continue", "string"),
-    ("fieldSelector", "string"),
-    ("labelSelector", "string"),
-    ("limit", "integer"),
-    ("resourceVersion", "string"),
-    ("resourceVersionMatch", "string"),
-    ("sendInitialEvents", "boolean"),
-    ("shardSelector", "string"),
-    ("timeoutSeconds", "integer"),
-    ("watch", "boolean"),
-];
-const DELETE: &[Parameter] = &[
-    DRY_RUN,
-    ("gracePeriodSeconds", "integer"),
-    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
-    ("orphanDependents", "boolean"),
-    ("propagationPolicy", "string"),
-];
-const DELETE_COLLECTION: &[Parameter] = &[
-    ("continue", "string"),
-    DRY_RUN,
-    ("fieldSelector", "string"),
-    ("gracePeriodSeconds", "integer"),
-    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
-    ("labelSelector", "string"),
-    ("limit", "integer"),
-    ("orphanDependents", "boolean"),
-    ("propagationPolicy", "string"),
-    ("resourceVersion", "string"),
-    ("resourceVersionMatch", "string"),
-    ("sendInitialEvents", "boolean"),
-    ("shardSelector", "string"),
-    ("timeoutSeconds", "integer"),
-];
-
-/// One operation of one path.
-#[derive(Clone)]
-struct Operation<'a> {
-    /// `get`, `put`, `post`, `patch`, `delete`
-    method: &'static str,
-    /// `x-kubernetes-action`
-    action: &'static str,
-    /// `read`, `list`, ...: how the operation's name starts.
-    verb: &'static str,
-    description: String,
-    /// What follows the verb in the operation's name.
-    id: String,
-    parameters: Vec<Parameter>,
-    takes: Option<&'a str>,
-    gives: &'a str,
-    codes: &'static [&'static str],
-}
 
 /// Collects paths; [`Paths::finish`] gives the inside of `paths`.
 pub struct Paths {
@@ -342,40 +285,18 @@ impl Paths {
     }
 }
 
-/// What all operations of a path take is said once for the path.
-fn share_parameters(operations: &mut [Operation]) -> Vec<Parameter> {
-    let Some((first, rest)) = operations.split_first() else { return Vec::new() };
-    let everywhere = |p: &Parameter| rest.iter().all(|o| o.parameters.contains(p));
-    let shared: Vec<Parameter> = first.parameters.iter().filter(|p| everywhere(p)).copied().collect();
-    operations.iter_mut().for_each(|o| o.parameters.retain(|p| !shared.contains(p)));
-    shared
-}
-
-/// The query parameters that a type of options stands for.
-fn options(kind: &str) -> Vec<Parameter> {
-    let fields = Type::of_kind("", "v1", kind).map(Type::fields).unwrap_or_default();
-    let fields = fields.iter().filter(|f| !matches!(f.name(), "kind" | "apiVersion"));
-    fields
-        .map(|f| match f.form() {
-            Form::Bool => (f.name(), "boolean"),
-            Form::Int32 | Form::Int64 => (f.name(), "integer"),
-            _ => (f.name(), "string"),
-        })
-        .collect()
-}
-
 /// Where a resource is, and how its operations are called.
-struct Location {
-    collection: String,
-    object: String,
+pub(super) struct Location {
+    pub(super) collection: String,
+    pub(super) object: String,
     /// The names in braces of `object`.
-    parameters: Vec<&'static str>,
+    pub(super) parameters: Vec<&'static str>,
     /// `AppsV1NamespacedDeployment`
-    id: String,
+    pub(super) id: String,
     /// `AppsV1CollectionNamespacedDeployment`
-    id_collection: String,
+    pub(super) id_collection: String,
     /// `AppsV1Deployment`
-    id_plain: String,
+    pub(super) id_plain: String,
 }
 
 impl Location {
@@ -398,188 +319,6 @@ impl Location {
     }
 }
 
-fn collection_operations<'a>(r: &Resource, body: &'a Body, path: &Location) -> Vec<Operation<'a>> {
-    let mut all = Vec::new();
-    if r.verbs.has(Verb::List) {
-        all.push(list_operation(r, body, path.id.clone()));
-    }
-    if r.verbs.has(Verb::Create) {
-        all.push(create(format!("create {} {}", article(&r.kind), r.kind), path.id.clone(), &body.object));
-    }
-    if r.verbs.has(Verb::DeleteCollection) {
-        all.push(Operation {
-            method: "delete",
-            action: "deletecollection",
-            verb: "delete",
-            description: format!("delete collection of {}", r.kind),
-            id: path.id_collection.clone(),
-            parameters: if body.is_custom { LIST.to_vec() } else { DELETE_COLLECTION.to_vec() },
-            takes: Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions").filter(|_| !body.is_custom),
-            gives: "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
-            codes: &["200"],
-        });
-    }
-    all
-}
-
-fn object_operations<'a>(r: &Resource, body: &'a Body, path: &Location) -> Vec<Operation<'a>> {
-    let mut all = Vec::new();
-    let the = |verb: &str| format!("{verb} the specified {}", r.kind);
-    if r.verbs.has(Verb::Get) {
-        all.push(read(the("read"), path.id.clone(), &body.object));
-    }
-    if r.verbs.has(Verb::Update) {
-        all.push(replace(the("replace"), path.id.clone(), &body.object));
-    }
-    if r.verbs.has(Verb::Delete) {
-        all.push(Operation {
-            method: "delete",
-            action: "delete",
-            verb: "delete",
-            description: format!("delete {} {}", article(&r.kind), r.kind),
-            id: path.id.clone(),
-            parameters: DELETE.to_vec(),
-            takes: Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
-            gives: if r.returns_deleted { &body.object } else { "io.k8s.apimachinery.pkg.apis.meta.v1.Status" },
-            codes: &["200", "202"],
-        });
-    }
-    if r.verbs.has(Verb::Patch) {
-        all.push(patch(the("partially update"), path.id.clone(), &body.object));
-    }
-    all
-}
-
-fn list_operation<'a>(r: &Resource, body: &'a Body, id: String) -> Operation<'a> {
-    Operation {
-        method: "get",
-        action: "list",
-        verb: "list",
-        description: format!("list or watch objects of kind {}", r.kind),
-        id,
-        parameters: LIST.to_vec(),
-        takes: None,
-        gives: &body.list,
-        codes: &["200"],
-    }
-}
-
-fn read(description: String, id: String, object: &str) -> Operation<'_> {
-    let (parameters, takes) = (Vec::new(), None);
-    Operation {
-        method: "get",
-        action: "get",
-        verb: "read",
-        description,
-        id,
-        parameters,
-        takes,
-        gives: object,
-        codes: &["200"],
-    }
-}
-
-fn replace(description: String, id: String, object: &str) -> Operation<'_> {
-    let codes = &["200", "201"];
-    let takes = Some(object);
-    Operation {
-        method: "put",
-        action: "put",
-        verb: "replace",
-        description,
-        id,
-        parameters: WRITE.to_vec(),
-        takes,
-        gives: object,
-        codes,
-    }
-}
-
-fn create(description: String, id: String, object: &str) -> Operation<'_> {
-    let codes = &["200", "201", "202"];
-    let takes = Some(object);
-    Operation {
-        method: "post",
-        action: "post",
-        verb: "create",
-        description,
-        id,
-        parameters: WRITE.to_vec(),
-        takes,
-        gives: object,
-        codes,
-    }
-}
-
-fn patch(description: String, id: String, object: &str) -> Operation<'_> {
-    let takes = Some("io.k8s.apimachinery.pkg.apis.meta.v1.Patch");
-    let codes = &["200", "201"];
-    Operation {
-        method: "patch",
-        action: "patch",
-        verb: "patch",
-        description,
-        id,
-        parameters: PATCH.to_vec(),
-        takes,
-        gives: object,
-        codes,
-    }
-}
-
-/// `method` is that of HTTP: a proxy passes on what RBAC has no verb of its own for.
-fn connect_operation(r: &Resource, method: &'static str, kind: &str, noun: &str, suffix: &str) -> Operation<'static> {
-    let word = capitalised(method);
-    let place = if r.is_namespaced() { "Namespaced" } else { "" };
-    let id = format!("{}{}{word}{place}{}{suffix}", group_id(&r.group), capitalised(&r.version), r.kind);
-    let description = format!("connect {} requests to {noun} ({kind})", method.to_uppercase());
-    Operation {
-        method,
-        action: "connect",
-        verb: "connect",
-        description,
-        id,
-        parameters: options(kind),
-        takes: None,
-        gives: "",
-        codes: &["200"],
-    }
-}
-
-fn request_types(o: &Operation, body: &Body) -> Vec<&'static str> {
-    match (o.action, body.is_custom) {
-        ("patch", false) => vec![
-            "application/apply-patch+yaml",
-            "application/json-patch+json",
-            "application/merge-patch+json",
-            "application/strategic-merge-patch+json",
-        ],
-        ("patch", true) => {
-            vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"]
-        }
-        (_, false) => vec!["*/*"],
-        (_, true) => vec!["application/json", "application/yaml"],
-    }
-}
-
-fn answer_types(o: &Operation, body: &Body) -> Vec<&'static str> {
-    match (o.action, body.is_custom) {
-        ("connect", _) => vec!["*/*"],
-        ("get", false) if o.gives.is_empty() => {
-            vec!["application/json", "application/vnd.kubernetes.protobuf", "application/yaml", "text/plain"]
-        }
-        ("list", false) => vec![
-            "application/json",
-            "application/json;stream=watch",
-            "application/vnd.kubernetes.protobuf",
-            "application/vnd.kubernetes.protobuf;stream=watch",
-            "application/yaml",
-        ],
-        (_, false) => vec!["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"],
-        (_, true) => vec!["application/json", "application/yaml"],
-    }
-}
-
 fn content(types: &[&str], schema: &str) -> String {
     let entries: Vec<String> = types.iter().map(|t| format!(r#""{t}":{{"schema":{schema}}}"#)).collect();
     format!("{{{}}}", entries.join(","))
@@ -590,7 +329,7 @@ fn quoted_list(words: &[&str]) -> String {
 }
 
 /// The group as operations are called by it: `Core`, `Apps`, `RbacAuthorization`.
-fn group_id(group: &str) -> String {
+pub(super) fn group_id(group: &str) -> String {
     stem(group).split('.').map(capitalised).collect()
 }
 
@@ -609,11 +348,11 @@ fn camel(group: &str) -> String {
     words.map(|(i, w)| if i == 0 { w.into() } else { capitalised(w) }).collect()
 }
 
-fn capitalised(word: &str) -> String {
+pub(super) fn capitalised(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-fn article(kind: &str) -> &'static str {
+pub(super) fn article(kind: &str) -> &'static str {
     if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
 }

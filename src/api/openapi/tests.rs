@@ -1,3 +1,5 @@
+//! The documents are whole, and say what kubectl looks for.
+
 use serde_json::Value;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! There and back, upstream's published objects, and garbage.
+
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
