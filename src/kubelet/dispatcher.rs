@@ -22,6 +22,8 @@ use crate::worker::{Inbox, Shown, Worker};
 
 /// Everything is looked at this often even when no event says so, in case one was lost.
 const RELIST_EVERY: Duration = Duration::from_secs(120);
+/// Upstream's relist period, for runtimes that tell nothing by themselves.
+const LOOK_WITHOUT_EVENTS_EVERY: Duration = Duration::from_secs(1);
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
 struct Handle {
@@ -133,10 +135,16 @@ fn arrived(node: &Arc<NodeContext>, pods: &Pods, tasks: &Tasks, pod: Pod) {
 /// Exits and starts as the runtime tells them.
 async fn follow_runtime(node: Arc<NodeContext>, pods: Pods) {
     loop {
-        if let Err(status) = follow_events(&node, &pods).await {
-            tracing::warn!(error = status.message(), "the runtime's event stream broke");
-        }
-        tokio::time::sleep(RECONNECT_AFTER).await;
+        let pause = match follow_events(&node, &pods).await {
+            // containerd before 1.7 and others: the only way is to look.
+            Err(status) if status.code() == tonic::Code::Unimplemented => LOOK_WITHOUT_EVENTS_EVERY,
+            Err(status) => {
+                tracing::warn!(error = status.message(), "the runtime's event stream broke");
+                RECONNECT_AFTER
+            }
+            Ok(()) => RECONNECT_AFTER,
+        };
+        tokio::time::sleep(pause).await;
         pods.poke_all();
     }
 }

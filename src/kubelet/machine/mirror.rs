@@ -53,12 +53,10 @@ pub async fn run(mirrors: Mirrors) {
 impl Mirrors {
     async fn show(&self, component: &StaticComponent, started: &str) -> Result<(), Error> {
         let name = pod_name(&component.name, &self.node_name);
-        let pod = match self.client.get(PODS, NAMESPACE, &name).await {
-            Ok(pod) => pod,
-            Err(error) if error.is_not_found() => {
-                self.client.create(PODS, NAMESPACE, &self.object(component, started)).await?
-            }
-            Err(error) => return Err(error),
+        // Created before it is read: a node may read only pods that exist and are bound to it.
+        let pod = match self.client.create(PODS, NAMESPACE, &self.object(component, started)).await {
+            Err(error) if error.is_already_exists() => self.client.get(PODS, NAMESPACE, &name).await?,
+            other => other?,
         };
         let container = &pod["status"]["containerStatuses"][0];
         if pod["status"]["phase"] == "Running" && container["state"]["running"]["startedAt"] == *started {
