@@ -4,6 +4,27 @@
 //! Called by: the pipeline, for create, update, delete and connect, with the object decoded and defaulted.
 //! Never: stores an object; it sees the object before the store does.
 
+mod certificates;
+mod chain;
+mod claim_resize;
+mod default_ingress_class;
+mod default_storage_class;
+mod default_toleration_seconds;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod plugin;
+mod pod_resources;
+mod pod_topology_labels;
+mod priority;
+mod rbac_escalation;
+mod runtime_class;
+mod service_account;
+mod storage_in_use;
+mod taint_nodes;
+
+pub use chain::Admissions;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -104,5 +125,44 @@ impl Admission for AlwaysAdmit {
     }
     async fn validate(&self, _: &Review) -> Result<(), Status> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod fixture {
+    //! Reviews and a world that only tests know.
+
+    use minik_api::{object, registry};
+
+    use super::plugin::World;
+    use super::*;
+    use crate::authz::AlwaysAllow;
+    use crate::objects::fixture::Fixture;
+
+    pub fn world(objects: Vec<Value>) -> World {
+        World { objects: Arc::new(Fixture::of(objects)), authorizer: Arc::new(AlwaysAllow) }
+    }
+
+    /// A write of `object` by an administrator.
+    pub fn review(operation: Operation, object: Value) -> Review {
+        let (group, version) = registry::split_api_version(object["apiVersion"].as_str().expect("test"));
+        let kind = object["kind"].as_str().expect("test");
+        let row = registry::by_kind(group, version, kind).expect("test");
+        Review {
+            user: Arc::new(UserInfo::api_server()),
+            operation,
+            kind: row.kind(),
+            group: group.into(),
+            version: version.into(),
+            resource: row.plural.to_string(),
+            subresource: String::new(),
+            namespace: object::namespace(&object).into(),
+            name: object::name(&object).into(),
+            object,
+            old: Arc::new(Value::Null),
+            options: Value::Null,
+            dry_run: false,
+            warnings: Mutex::default(),
+        }
     }
 }

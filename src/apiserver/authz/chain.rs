@@ -119,10 +119,10 @@ impl Authorizer for Authorizers {
             return Decision::Allow(String::new());
         }
         let mut reasons = Vec::new();
-        for authorizer in [&self.node as &dyn Authorizer, &self.rbac] {
+        for (name, authorizer) in [("node", &self.node as &dyn Authorizer), ("rbac", &self.rbac)] {
             match authorizer.authorize(attributes) {
                 Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => reasons.push(reason),
+                Decision::NoOpinion(reason) => reasons.push(format!("{name}: {reason}")),
                 decided => return decided,
             }
         }
