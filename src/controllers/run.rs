@@ -19,6 +19,7 @@ use crate::discovery::{self, Discovered, Watched};
 use crate::endpoint_slices::EndpointSlices;
 use crate::endpoints::Endpoints;
 use crate::garbage_collector::GarbageCollector;
+use crate::job::Job;
 use crate::namespace::NamespaceEnd;
 use crate::namespace_starters::{DefaultServiceAccount, RootCa};
 use crate::node_ipam::{Cidr, NodeIpam};
@@ -118,6 +119,7 @@ fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(Deployment),
         Arc::new(ReplicaSet::Set),
         Arc::new(ReplicaSet::Controller),
+        Arc::new(Job),
         Arc::new(Endpoints),
         Arc::new(EndpointSlices),
         Arc::new(NodeLifecycle { started: Timestamp::now(), grace: config.node_grace }),
