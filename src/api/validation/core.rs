@@ -1,0 +1,440 @@
+//! Rules of configuration, namespaces, nodes, storage, endpoints and quotas.
+//!
+//! Owns: the core kinds that are neither Pods, controllers nor Services.
+//! Called by: `validation`.
+//! Never: looks whether what is named exists.
+
+use base64::Engine;
+use serde_json::Value;
+
+use super::check::{At, Errors};
+use super::{scheduling, service};
+use crate::names;
+use crate::quantity::Quantity;
+
+/// A ConfigMap or a Secret holds at most this many bytes.
+const DATA_BYTES_MAX: usize = 1024 * 1024;
+const FROZEN: &str = "field is immutable when `immutable` is set";
+
+pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
+    match kind {
+        "ConfigMap" => config_map(object, errors),
+        "Secret" => secret(object, errors),
+        "Namespace" => namespace(object, errors),
+        "Node" => node(object, errors),
+        "PersistentVolume" => volume(object, errors),
+        "PersistentVolumeClaim" => claim_spec(&object.get("spec"), errors),
+        "Endpoints" => endpoints(object, errors),
+        "LimitRange" => limit_range(&object.get("spec"), errors),
+        "ResourceQuota" => quota(&object.get("spec"), errors),
+        "PodTemplate" => super::pod::template(&object.get("template"), errors),
+        "Event" => event(object, errors),
+        _ => {}
+    }
+}
+
+pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
+    match kind {
+        "ConfigMap" => frozen(object, old, &["data", "binaryData"], errors),
+        "Secret" => {
+            errors.immutable(&object.get("type"), &old["type"]);
+            frozen(object, old, &["data"], errors);
+        }
+        "Node" => return node_update(object, old, errors),
+        "PersistentVolume" => volume_update(object, old, errors),
+        "PersistentVolumeClaim" => claim_update(object, old, errors),
+        "ResourceQuota" => errors.immutable(&object.get("spec").get("scopes"), &old["spec"]["scopes"]),
+        "Event" => return,
+        _ => {}
+    }
+    create(kind, object, errors);
+}
+
+fn frozen(object: &At<'_>, old: &Value, fields: &[&str], errors: &mut Errors) {
+    if old["immutable"] != true {
+        return;
+    }
+    if !object.get("immutable").is_true() {
+        errors.forbidden(&object.get("immutable"), FROZEN);
+    }
+    for field in fields {
+        if object.get(field).value != &old[*field] {
+            errors.forbidden(&object.get(field), FROZEN);
+        }
+    }
+}
+
+fn decoded_length(value: &Value) -> usize {
+    let text = value.as_str().unwrap_or("");
+    let padding = text.bytes().rev().take_while(|b| *b == b'=').count();
+    (text.len() / 4 * 3).saturating_sub(padding)
+}
+
+fn config_map(object: &At<'_>, errors: &mut Errors) {
+    let (data, binary) = (object.get("data"), object.get("binaryData"));
+    let mut size = 0;
+    for (key, value) in data.entries() {
+        let shown: Value = key.into();
+        let at = value.showing(&shown);
+        errors.faults(&at, names::config_map_key(key));
+        if !binary.get(key).is_null() {
+            errors.invalid(&at, "duplicate of key present in binaryData");
+        }
+        size += value.text().len();
+    }
+    for (key, value) in binary.entries() {
+        errors.faults(&value.showing(&key.into()), names::config_map_key(key));
+        size += decoded_length(value.value);
+    }
+    if size > DATA_BYTES_MAX {
+        errors.too_long(&At::root(object.value), DATA_BYTES_MAX);
+    }
+}
+
+fn secret(object: &At<'_>, errors: &mut Errors) {
+    let data = object.get("data");
+    let mut size = 0;
+    for (key, value) in data.entries() {
+        errors.faults(&value.showing(&key.into()), names::config_map_key(key));
+        size += decoded_length(value.value);
+    }
+    if size > DATA_BYTES_MAX {
+        errors.too_long(&data, DATA_BYTES_MAX);
+    }
+    let need = |key: &str, errors: &mut Errors| {
+        if data.key(key).is_null() {
+            errors.required(&data.key(key), "");
+        }
+    };
+    match object.get("type").text() {
+        "kubernetes.io/service-account-token" => {
+            let metadata = object.get("metadata");
+            let annotations = metadata.get("annotations");
+            let account = annotations.key("kubernetes.io/service-account.name");
+            if account.text().is_empty() {
+                errors.required(&account, "");
+            }
+        }
+        "kubernetes.io/dockercfg" => docker_config(&data.key(".dockercfg"), errors),
+        "kubernetes.io/dockerconfigjson" => docker_config(&data.key(".dockerconfigjson"), errors),
+        "kubernetes.io/basic-auth" if data.key("username").is_null() && data.key("password").is_null() => {
+            need("username", errors);
+            need("password", errors);
+        }
+        "kubernetes.io/ssh-auth" => need("ssh-privatekey", errors),
+        "kubernetes.io/tls" => {
+            need("tls.crt", errors);
+            need("tls.key", errors);
+        }
+        _ => {}
+    }
+}
+
+fn docker_config(at: &At<'_>, errors: &mut Errors) {
+    if at.is_null() {
+        return errors.required(at, "");
+    }
+    let bytes = base64::engine::general_purpose::STANDARD.decode(at.text()).unwrap_or_default();
+    if let Err(fault) = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes) {
+        errors.invalid(&at.showing(&"<secret contents redacted>".into()), fault.to_string());
+    }
+}
+
+fn namespace(object: &At<'_>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    let list = spec.get("finalizers");
+    for finalizer in list.items() {
+        errors.faults(&list.showing(finalizer.value), names::qualified_name(finalizer.text()));
+        if !finalizer.text().contains('/') && finalizer.text() != "kubernetes" {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&list.showing(finalizer.value), detail);
+        }
+    }
+}
+
+fn node_resources(node: &At<'_>, errors: &mut Errors) {
+    let status = node.get("status");
+    for field in ["capacity", "allocatable"] {
+        let list = status.get(field);
+        for (_, amount) in list.entries() {
+            errors.non_negative_quantity(&amount);
+        }
+    }
+}
+
+fn node(object: &At<'_>, errors: &mut Errors) {
+    let (metadata, spec) = (object.get("metadata"), object.get("spec"));
+    // Upstream reports taints below metadata.
+    scheduling::taints(&metadata.get("taints").showing(spec.get("taints").value), errors);
+    node_resources(object, errors);
+    let ranges = spec.get("podCIDRs");
+    for range in ranges.items() {
+        errors.faults(&range, names::cidr(range.text()));
+    }
+    let dual = ranges.items().filter(|r| r.text().contains(':')).count() == 1 && ranges.len() == 2;
+    if ranges.len() > 1 && !dual {
+        errors.invalid(&ranges, "may specify no more than one CIDR for each IP family");
+    }
+}
+
+fn node_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
+    let (metadata, spec, before) = (object.get("metadata"), object.get("spec"), &old["spec"]);
+    node_resources(object, errors);
+    let status = object.get("status");
+    let addresses = status.get("addresses");
+    let mut seen = Vec::new();
+    for address in addresses.items() {
+        if seen.contains(&address.value) {
+            errors.duplicate(&address);
+        }
+        seen.push(address.value);
+    }
+    let known = before["podCIDRs"].as_array().is_some_and(|r| !r.is_empty());
+    if known && before["podCIDRs"] != spec.value["podCIDRs"] {
+        errors.forbidden(&spec.get("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+    }
+    let (then, now) = (before["providerID"].as_str().unwrap_or(""), spec.get("providerID"));
+    if !then.is_empty() && now.text() != then {
+        let cleared = now.text().is_empty();
+        let detail = if cleared { "field cannot be cleared once set" } else { "field cannot be modified once set" };
+        errors.invalid(&now.showing(&Value::Null), detail);
+    }
+    scheduling::taints(&metadata.get("taints").showing(spec.get("taints").value), errors);
+}
+
+const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
+fn access_modes(modes: &At<'_>, errors: &mut Errors) {
+    let known = |mode: &str| ACCESS_MODES.contains(&mode);
+    for mode in modes.items().filter(|m| !known(m.text())) {
+        errors.not_supported(&modes.showing(mode.value), &ACCESS_MODES);
+    }
+    let has = |wanted: bool| modes.items().any(|m| known(m.text()) && (m.text() == "ReadWriteOncePod") == wanted);
+    if has(true) && has(false) {
+        errors.forbidden(modes, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+fn storage_amount(at: &At<'_>, errors: &mut Errors) {
+    if at.is_null() {
+        return errors.required(at, "");
+    }
+    if Quantity::from_json(at.value).is_ok_and(|q| q.signum() <= 0) {
+        errors.invalid(at, "must be greater than zero");
+    }
+}
+
+pub fn claim_spec(spec: &At<'_>, errors: &mut Errors) {
+    let modes = spec.get("accessModes");
+    if modes.len() == 0 {
+        errors.required(&modes, "at least 1 access mode is required");
+    }
+    errors.label_selector(&spec.get("selector"));
+    access_modes(&modes, errors);
+    let resources = spec.get("resources");
+    let requests = resources.get("requests");
+    storage_amount(&resources.key("storage").showing(requests.get("storage").value), errors);
+    for field in ["storageClassName", "volumeAttributesClassName"] {
+        if !spec.get(field).text().is_empty() {
+            errors.subdomain(&spec.get(field));
+        }
+    }
+    errors.one_of_if_set(&spec.get("volumeMode"), &["Block", "Filesystem"]);
+}
+
+fn claim_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
+    let (spec, mut before) = (object.get("spec"), old["spec"].clone());
+    let bound = object.value["status"]["phase"] == "Bound";
+    if before["volumeName"].as_str().unwrap_or("").is_empty() {
+        before["volumeName"] = spec.value["volumeName"].clone();
+    }
+    if before["storageClassName"].is_null() && old["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-class"].is_null() {
+        before["storageClassName"] = spec.value["storageClassName"].clone();
+    }
+    if bound {
+        before["resources"]["requests"]["storage"] = spec.value["resources"]["requests"]["storage"].clone();
+        before["volumeAttributesClassName"] = spec.value["volumeAttributesClassName"].clone();
+    }
+    let bare = |v: &Value| -> Value {
+        v.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    if bare(&before) != bare(spec.value) {
+        let difference = crate::patch::merge::difference(&bare(&before), &bare(spec.value));
+        let rule = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        errors.forbidden(&spec, format!("{rule}\n{difference:#}\n"));
+    }
+    let size = |o: &Value| Quantity::from_json(&o["spec"]["resources"]["requests"]["storage"]).unwrap_or(Quantity::ZERO);
+    let capacity = Quantity::from_json(&old["status"]["capacity"]["storage"]).unwrap_or(Quantity::ZERO);
+    if size(object.value) < size(old) && size(object.value) <= capacity {
+        let resources = spec.get("resources");
+        let requests = resources.get("requests");
+        errors.forbidden(&requests.get("storage"), "field can not be less than status.capacity");
+    }
+}
+
+const VOLUME_SOURCES: [&str; 22] = [
+    "hostPath", "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "flocker", "nfs", "rbd", "quobyte", "cephfs",
+    "iscsi", "cinder", "fc", "flexVolume", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume",
+    "azureDisk", "scaleIO", "local", "storageos", "csi",
+];
+
+fn volume(object: &At<'_>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    let modes = spec.get("accessModes");
+    if modes.len() == 0 {
+        errors.required(&modes, "");
+    }
+    access_modes(&modes, errors);
+    let capacity = spec.get("capacity");
+    if capacity.len() == 0 {
+        errors.required(&capacity, "");
+    } else if capacity.get("storage").is_null() || capacity.len() > 1 {
+        errors.not_supported(&capacity, &["storage"]);
+    } else {
+        storage_amount(&capacity.key("storage"), errors);
+    }
+    errors.one_of_if_set(&spec.get("persistentVolumeReclaimPolicy"), &["Delete", "Recycle", "Retain"]);
+    let required = spec.get("nodeAffinity");
+    let selector = required.get("required");
+    if !selector.is_null() {
+        scheduling::node_selector(&selector, errors);
+    }
+    let mut sources = VOLUME_SOURCES.iter().filter(|s| !spec.get(s).is_null());
+    match (sources.next(), sources.next()) {
+        (None, _) => errors.required(&spec, "must specify a volume type"),
+        (Some(_), Some(second)) => errors.forbidden(&spec.get(second), "may not specify more than 1 volume type"),
+        (Some(&"hostPath"), None) if spec.value["hostPath"]["path"].as_str().unwrap_or("").is_empty() => {
+            errors.required(&spec.get("hostPath").get("path"), "");
+        }
+        (Some(&"local"), None) if required.is_null() => {
+            errors.required(&spec.get("nodeAffinity"), "Local volume requires node affinity");
+        }
+        _ => {}
+    }
+    if !spec.get("storageClassName").text().is_empty() {
+        errors.subdomain(&spec.get("storageClassName"));
+    }
+    errors.one_of_if_set(&spec.get("volumeMode"), &["Block", "Filesystem"]);
+}
+
+fn volume_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
+    let spec = object.get("spec");
+    let source = |s: &Value| VOLUME_SOURCES.iter().map(|f| s[*f].clone()).collect::<Vec<_>>();
+    if source(spec.value) != source(&old["spec"]) {
+        errors.forbidden(&spec.get("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
+    }
+    errors.immutable(&spec.get("volumeMode"), &old["spec"]["volumeMode"]);
+    if !old["spec"]["nodeAffinity"].is_null() {
+        errors.immutable(&spec.get("nodeAffinity"), &old["spec"]["nodeAffinity"]);
+    }
+}
+
+fn endpoints(object: &At<'_>, errors: &mut Errors) {
+    let subsets = object.get("subsets");
+    for subset in subsets.items() {
+        let (ready, unready) = (subset.get("addresses"), subset.get("notReadyAddresses"));
+        if ready.len() + unready.len() == 0 {
+            errors.required(&subset, "must specify `addresses` or `notReadyAddresses`");
+        }
+        for list in [&ready, &unready] {
+            for address in list.items() {
+                let ip = address.get("ip");
+                errors.faults(&ip, names::ip(ip.text()));
+                service::special_ip(&ip, errors);
+                if !address.get("hostname").text().is_empty() {
+                    errors.label(&address.get("hostname"));
+                }
+            }
+        }
+        let ports = subset.get("ports");
+        for port in ports.items() {
+            let name = port.get("name");
+            if ports.len() > 1 && name.text().is_empty() {
+                errors.required(&name, "");
+            } else if !name.text().is_empty() {
+                errors.label(&name);
+            }
+            errors.port_number(&port.get("port"));
+            errors.one_of(&port.get("protocol"), &["SCTP", "TCP", "UDP"]);
+        }
+    }
+}
+
+fn limit_range(spec: &At<'_>, errors: &mut Errors) {
+    let mut seen: Vec<String> = Vec::new();
+    for limit in spec.get("limits").items() {
+        let kind = limit.get("type");
+        if kind.text().is_empty() {
+            errors.required(&kind, "");
+        } else if !kind.text().contains('/') && !matches!(kind.text(), "Pod" | "Container" | "PersistentVolumeClaim") {
+            errors.invalid(&kind, "must be a standard limit type or fully qualified");
+        }
+        if seen.iter().any(|s| s == kind.text()) {
+            errors.duplicate(&kind);
+        }
+        seen.push(kind.text().to_string());
+        if kind.text() == "Pod" {
+            for field in ["default", "defaultRequest"] {
+                if limit.get(field).len() > 0 {
+                    errors.forbidden(&limit.get(field), "may not be specified when `type` is 'Pod'");
+                }
+            }
+        }
+        limit_bounds(&limit, errors);
+    }
+}
+
+fn limit_bounds(limit: &At<'_>, errors: &mut Errors) {
+    let amount = |field: &str, resource: &str| Quantity::from_json(limit.value.get(field)?.get(resource)?).ok();
+    let fields = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+    let mut resources: Vec<&str> =
+        fields.iter().flat_map(|f| limit.value[*f].as_object().into_iter().flatten().map(|(k, _)| k.as_str())).collect();
+    resources.sort_unstable();
+    resources.dedup();
+    // Each pair must be in order: what is said, at the lower one, when it is not.
+    let pairs = [
+        ("min", "max", "min", "max"), ("min", "defaultRequest", "min", "default request"),
+        ("defaultRequest", "max", "default request", "max"), ("min", "default", "min", "default"),
+        ("default", "max", "default", "max"), ("defaultRequest", "default", "default request", "default limit"),
+    ];
+    for resource in resources {
+        for (low, high, low_name, high_name) in pairs {
+            if let (Some(lower), Some(upper)) = (amount(low, resource), amount(high, resource))
+                && lower > upper
+            {
+                let list = limit.get(low);
+                let at = list.key(resource);
+                errors.invalid(&at, format!("{low_name} value {lower} is greater than {high_name} value {upper}"));
+            }
+        }
+    }
+}
+
+fn quota(spec: &At<'_>, errors: &mut Errors) {
+    let hard = spec.get("hard");
+    for (resource, amount) in hard.entries() {
+        errors.faults(&amount.showing(&resource.into()), names::qualified_name(resource));
+        errors.non_negative_quantity(&amount);
+    }
+    const SCOPES: [&str; 7] = [
+        "BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating",
+        "VolumeAttributesClass",
+    ];
+    let scopes = spec.get("scopes");
+    for scope in scopes.items().filter(|s| !SCOPES.contains(&s.text())) {
+        errors.invalid(&scopes.showing(scope.value), "unsupported scope");
+    }
+    let has = |name: &str| scopes.items().any(|s| s.text() == name);
+    if (has("BestEffort") && has("NotBestEffort")) || (has("Terminating") && has("NotTerminating")) {
+        errors.invalid(&scopes, "conflicting scopes");
+    }
+}
+
+fn event(object: &At<'_>, errors: &mut Errors) {
+    let namespace = crate::object::namespace(object.value);
+    let involved = object.get("involvedObject");
+    let about = involved.get("namespace");
+    if !involved.is_null() && !about.text().is_empty() && about.text() != namespace {
+        errors.invalid(&about, "does not match event.namespace");
+    }
+}

@@ -1,0 +1,263 @@
+//! Rules of autoscaling, disruption budgets, leases, priorities, storage classes, webhooks and certificates.
+//!
+//! Owns: those kinds.
+//! Called by: `validation`.
+//! Never: calls a webhook or reads a certificate.
+
+use serde_json::Value;
+
+use super::check::{At, Errors};
+use crate::names;
+
+pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    match kind {
+        "HorizontalPodAutoscaler" => autoscaler(&spec, errors),
+        "PodDisruptionBudget" => disruption_budget(&spec, errors),
+        "Lease" => lease(&spec, errors),
+        "PriorityClass" => priority_class(object, errors),
+        "StorageClass" => storage_class(object, errors),
+        "VolumeAttachment" => volume_attachment(&spec, errors),
+        "RuntimeClass" => {
+            let handler = object.get("handler");
+            if handler.text().is_empty() {
+                errors.required(&handler, "");
+            } else {
+                errors.label(&handler);
+            }
+        }
+        "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => webhooks(&object.get("webhooks"), errors),
+        "CertificateSigningRequest" => signing_request(&spec, errors),
+        "Scale" => errors.non_negative(&spec.get("replicas")),
+        _ => {}
+    }
+}
+
+pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
+    match kind {
+        "PriorityClass" => {
+            for field in ["value", "preemptionPolicy"] {
+                if object.get(field).value != &old[field] {
+                    errors.forbidden(&object.get(field), "may not be changed in an update.");
+                }
+            }
+            return;
+        }
+        "StorageClass" => {
+            for field in ["parameters", "provisioner", "reclaimPolicy"] {
+                if object.get(field).value != &old[field] {
+                    errors.forbidden(&object.get(field), format!("updates to {field} are forbidden."));
+                }
+            }
+            return errors.immutable(&object.get("volumeBindingMode"), &old["volumeBindingMode"]);
+        }
+        "RuntimeClass" => errors.immutable(&object.get("handler"), &old["handler"]),
+        "VolumeAttachment" | "CertificateSigningRequest" => {
+            let spec = object.get("spec");
+            if spec.value != &old["spec"] {
+                errors.invalid(&spec, "field is immutable");
+            }
+        }
+        _ => {}
+    }
+    create(kind, object, errors);
+}
+
+fn autoscaler(spec: &At<'_>, errors: &mut Errors) {
+    let (low, high) = (spec.get("minReplicas"), spec.get("maxReplicas"));
+    let most = high.number().unwrap_or(0);
+    if low.number().is_some_and(|n| n < 0) {
+        errors.invalid(&low, "must be greater than or equal to 0");
+    }
+    match most {
+        0 => errors.required(&high, "must be set and greater than 0"),
+        n if n < 0 => errors.invalid(&high, "must be greater than or equal to 1"),
+        _ => {}
+    }
+    if low.number().is_some_and(|n| n > most) {
+        errors.invalid(&high, "must be greater than or equal to `minReplicas`");
+    }
+    let target = spec.get("scaleTargetRef");
+    for field in ["kind", "name"] {
+        let at = target.get(field);
+        if at.text().is_empty() {
+            errors.required(&at, "");
+        } else {
+            errors.faults(&at, names::path_segment(at.text()));
+        }
+    }
+    const SOURCES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
+    for metric in spec.get("metrics").items() {
+        let kind = metric.get("type");
+        if kind.text().is_empty() {
+            errors.required(&kind, "must specify a metric source type");
+        } else if !SOURCES.contains(&kind.text()) {
+            errors.not_supported(&kind, &SOURCES);
+        } else {
+            let mut field = kind.text().to_string();
+            field[..1].make_ascii_lowercase();
+            if metric.get(&field).is_null() {
+                errors.required(&metric.get(&field), "must populate information for the given metric source");
+            }
+        }
+    }
+}
+
+fn disruption_budget(spec: &At<'_>, errors: &mut Errors) {
+    let (available, unavailable) = (spec.get("minAvailable"), spec.get("maxUnavailable"));
+    if !available.is_null() && !unavailable.is_null() {
+        errors.invalid(spec, "minAvailable and maxUnavailable cannot be both set");
+    }
+    for at in [&available, &unavailable] {
+        if !at.is_null() {
+            errors.int_or_percent(at);
+            errors.at_most_all(at);
+        }
+    }
+    errors.label_selector(&spec.get("selector"));
+    errors.one_of_if_set(&spec.get("unhealthyPodEvictionPolicy"), &["AlwaysAllow", "IfHealthyBudget"]);
+}
+
+fn lease(spec: &At<'_>, errors: &mut Errors) {
+    let (duration, transitions) = (spec.get("leaseDurationSeconds"), spec.get("leaseTransitions"));
+    if duration.number().is_some_and(|d| d <= 0) {
+        errors.invalid(&duration, "must be greater than 0");
+    }
+    if transitions.number().is_some_and(|t| t < 0) {
+        errors.invalid(&transitions, "must be greater than or equal to 0");
+    }
+    if !spec.get("preferredHolder").text().is_empty() && spec.get("strategy").text().is_empty() {
+        errors.forbidden(&spec.get("preferredHolder"), "may only be specified if `strategy` is defined");
+    }
+}
+
+/// The highest priority that is not the system's own.
+const PRIORITY_MAX: i64 = 1_000_000_000;
+
+fn priority_class(object: &At<'_>, errors: &mut Errors) {
+    let name = crate::object::name(object.value);
+    let system = matches!(name, "system-node-critical" | "system-cluster-critical");
+    let value = object.get("value");
+    if !system && name.starts_with("system-") {
+        let metadata = object.get("metadata");
+        let rule = "priority class names with 'system-' prefix are reserved for system use only. error: ";
+        errors.forbidden(&metadata.get("name"), format!("{rule}{name} is not a known system priority class"));
+    } else if !system && value.number().is_some_and(|v| v > PRIORITY_MAX) {
+        let rule = format!("maximum allowed value of a user defined priority is {PRIORITY_MAX}");
+        errors.forbidden(&value, rule);
+    }
+    errors.one_of_if_set(&object.get("preemptionPolicy"), &["Never", "PreemptLowerPriority"]);
+}
+
+fn storage_class(object: &At<'_>, errors: &mut Errors) {
+    let provisioner = object.get("provisioner");
+    if provisioner.text().is_empty() {
+        errors.required(&provisioner, "");
+    } else {
+        let lower: Value = provisioner.text().to_lowercase().into();
+        errors.qualified_name(&provisioner.showing(&lower));
+    }
+    errors.one_of_if_set(&object.get("reclaimPolicy"), &["Delete", "Retain"]);
+    errors.one_of(&object.get("volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"]);
+}
+
+fn volume_attachment(spec: &At<'_>, errors: &mut Errors) {
+    if spec.get("attacher").text().is_empty() {
+        errors.required(&spec.get("attacher"), "");
+    }
+    let source = spec.get("source");
+    match (source.get("inlineVolumeSpec").is_null(), source.get("persistentVolumeName").is_null()) {
+        (true, true) => errors.required(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        (false, false) => {
+            errors.forbidden(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+        }
+        _ => {}
+    }
+    errors.subdomain(&spec.get("nodeName"));
+}
+
+fn webhooks(list: &At<'_>, errors: &mut Errors) {
+    let mut seen: Vec<String> = Vec::new();
+    for webhook in list.items() {
+        let name = webhook.get("name");
+        if name.text().is_empty() {
+            errors.required(&name, "");
+        } else if !names::dns1123_subdomain(name.text()).is_empty() {
+            errors.faults(&name, vec![names::dns1123_subdomain(name.text()).join(",")]);
+        } else if name.text().split('.').count() < 3 {
+            errors.invalid(&name, "should be a domain with at least three segments separated by dots");
+        }
+        if seen.iter().any(|s| s == name.text()) {
+            errors.duplicate(&name);
+        }
+        seen.push(name.text().to_string());
+        errors.one_of_if_set(&webhook.get("failurePolicy"), &["Fail", "Ignore"]);
+        errors.one_of_if_set(&webhook.get("matchPolicy"), &["Equivalent", "Exact"]);
+        let effects = webhook.get("sideEffects");
+        if effects.is_null() {
+            errors.required(&effects, "must specify one of None, NoneOnDryRun");
+        } else {
+            errors.one_of_if_set(&effects, &["None", "NoneOnDryRun"]);
+        }
+        let timeout = webhook.get("timeoutSeconds");
+        if timeout.number().is_some_and(|t| !(1..=30).contains(&t)) {
+            errors.invalid(&timeout, "the timeout value must be between 1 and 30 seconds");
+        }
+        for field in ["namespaceSelector", "objectSelector"] {
+            errors.label_selector(&webhook.get(field));
+        }
+        let client = webhook.get("clientConfig");
+        if client.get("url").is_null() == client.get("service").is_null() {
+            errors.required(&client, "exactly one of url or service is required");
+        }
+        webhook_rules(&webhook.get("rules"), errors);
+        let versions = webhook.get("admissionReviewVersions");
+        if versions.len() == 0 {
+            errors.required(&versions, "must specify one of v1, v1beta1");
+        } else if !versions.items().any(|v| matches!(v.text(), "v1" | "v1beta1")) {
+            errors.invalid(&versions, "must include at least one of v1, v1beta1");
+        }
+    }
+}
+
+fn webhook_rules(list: &At<'_>, errors: &mut Errors) {
+    for rule in list.items() {
+        for field in ["operations", "apiGroups", "apiVersions", "resources"] {
+            if rule.get(field).len() == 0 {
+                errors.required(&rule.get(field), "");
+            }
+        }
+        for operation in rule.get("operations").items() {
+            errors.one_of_if_set(&operation, &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]);
+        }
+        for field in ["operations", "apiGroups", "apiVersions"] {
+            let at = rule.get(field);
+            if at.len() > 1 && at.items().any(|v| v.text() == "*") {
+                let detail = match field {
+                    "operations" => "if '*' is present, must not specify other operations",
+                    "apiGroups" => "if '*' is present, must not specify other API groups",
+                    _ => "if '*' is present, must not specify other API versions",
+                };
+                errors.invalid(&at, detail);
+            }
+        }
+    }
+}
+
+fn signing_request(spec: &At<'_>, errors: &mut Errors) {
+    let usages = spec.get("usages");
+    if usages.len() == 0 {
+        errors.required(&usages, "");
+    }
+    let signer = spec.get("signerName");
+    if signer.text().is_empty() {
+        errors.required(&signer, "");
+    } else if signer.text().split('/').count() != 2 {
+        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        errors.invalid(&signer, detail);
+    }
+    let seconds = spec.get("expirationSeconds");
+    if seconds.number().is_some_and(|s| s < 600) {
+        errors.invalid(&seconds, "may not specify a duration less than 600 seconds (10 minutes)");
+    }
+}

@@ -1,0 +1,163 @@
+use super::*;
+use expect_test::{Expect, expect};
+use serde_json::json;
+
+fn show(errors: Vec<FieldError>, expected: Expect) {
+    let text: String = errors.iter().map(|e| format!("{}: {}\n", e.path, e.body())).collect();
+    expected.assert_eq(&text);
+}
+
+/// Decoded and completed as the server does before it validates.
+fn completed(group: &str, kind: &str, object: Value) -> Value {
+    let of = crate::schema::Type::of_kind(group, "v1", kind).unwrap();
+    let mut object = crate::decode::from_value(of, object).unwrap().object;
+    crate::defaulting::apply(group, "v1", kind, &mut object);
+    object
+}
+
+fn check(group: &str, kind: &str, object: Value, expected: Expect) {
+    show(create(group, "v1", kind, &completed(group, kind, object)), expected);
+}
+
+fn check_update(group: &str, kind: &str, old: Value, change: Value, expected: Expect) {
+    let mut old = completed(group, kind, old);
+    old["metadata"]["resourceVersion"] = "1".into();
+    let new = completed(group, kind, crate::patch::merge::apply(&old, &change));
+    show(update(group, "v1", kind, &new, &old), expected);
+}
+
+fn pod(spec: Value) -> Value {
+    json!({"metadata": {"name": "p", "namespace": "default"}, "spec": spec})
+}
+
+#[test]
+fn a_sound_pod_has_no_faults() {
+    let spec = json!({"containers": [{"name": "c", "image": "i", "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}], "livenessProbe": {"httpGet": {"port": "web"}},
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "1Gi"}}}],
+        "volumes": [{"name": "v", "configMap": {"name": "c"}}, {"name": "p", "projected": {"sources": [{"secret": {"name": "s"}}]}}],
+        "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3}]});
+    check("", "Pod", pod(spec), expect![[""]]);
+}
+
+#[test]
+fn a_pods_faults_are_told_with_their_places() {
+    let spec = json!({"restartPolicy": "Sometimes", "containers": [
+        {"name": "A_b", "image": "", "ports": [{"containerPort": 70000, "name": "x"}, {"containerPort": 1, "name": "x"}],
+            "env": [{"name": "a=b"}, {"name": "X", "value": "1", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            "volumeMounts": [{"name": "gone", "mountPath": ""}],
+            "resources": {"requests": {"cpu": "2", "foo": "1"}, "limits": {"cpu": "1"}},
+            "readinessProbe": {"periodSeconds": -1}},
+        {"name": "c", "image": "i"}, {"name": "c", "image": "i"}],
+        "volumes": [{"name": "v", "emptyDir": {}, "hostPath": {"path": "/a/../b"}}],
+        "nodeSelector": {"a b": "c"}});
+    check("", "Pod", pod(spec), expect![[r#"
+        spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type
+        spec.containers[0].name: Invalid value: "A_b": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+        spec.containers[0].image: Required value
+        spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive
+        spec.containers[0].ports[1].name: Duplicate value: "x"
+        spec.containers[0].env[0].name: Invalid value: "a=b": a valid environment variable name must consist only of printable ASCII characters other than '='
+        spec.containers[0].env[1].valueFrom: Invalid value: "": may not be specified when `value` is not empty
+        spec.containers[0].volumeMounts[0].name: Not found: "gone"
+        spec.containers[0].volumeMounts[0].mountPath: Required value
+        spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1
+        spec.containers[0].resources.requests[foo]: Invalid value: "foo": must be a standard resource type or fully qualified
+        spec.containers[0].resources.requests[foo]: Invalid value: "foo": must be a standard resource for containers
+        spec.containers[0].readinessProbe: Required value: must specify a handler type
+        spec.containers[0].readinessProbe.periodSeconds: Invalid value: -1: must be greater than or equal to 0
+        spec.containers[2].name: Duplicate value: "c"
+        spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
+        spec.nodeSelector: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+    "#]]);
+}
+
+#[test]
+fn names_labels_and_owners_follow_the_rules_of_metadata() {
+    let object = json!({"metadata": {"name": "Web", "namespace": "", "labels": {"a/b/c": "-"}, "annotations": {"x y": ""},
+        "finalizers": ["plain"], "ownerReferences": [{"apiVersion": "v1", "kind": "", "name": "n", "uid": ""}]}});
+    check("", "ConfigMap", object, expect![[r#"
+        metadata.name: Invalid value: "Web": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        metadata.namespace: Required value
+        metadata.labels: Invalid value: "a/b/c": a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')
+        metadata.labels: Invalid value: "-": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')
+        metadata.annotations: Invalid value: "x y": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+        metadata.ownerReferences[0].kind: Required value: must not be empty
+        metadata.ownerReferences[0].uid: Required value: must not be empty
+        metadata.finalizers[0]: Invalid value: "plain": name is neither a standard finalizer name nor is it fully qualified
+    "#]]);
+    check("", "Namespace", json!({"metadata": {"generateName": "a.b-"}}), expect![[r#"
+        metadata.generateName: Invalid value: "a.b-": must not contain dots
+        metadata.name: Required value: name or generateName is required
+    "#]]);
+}
+
+#[test]
+fn a_deployments_selector_matches_its_template_and_stays() {
+    let deployment = |labels: Value| {
+        json!({"metadata": {"name": "d", "namespace": "default"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+    };
+    check("apps", "Deployment", deployment(json!({"a": "x"})), expect![[r#"
+        spec.template.metadata.labels: Invalid value: {"a":"x"}: `selector` does not match template `labels`
+    "#]]);
+    check("apps", "Deployment", json!({"metadata": {"name": "d", "namespace": "default"}, "spec": {"replicas": -1}}), expect![[r#"
+        spec.replicas: Invalid value: -1: must be greater than or equal to 0
+        spec.selector: Required value
+        spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`
+        spec.template.spec.containers: Required value
+    "#]]);
+    let change = json!({"spec": {"selector": {"matchLabels": {"a": null, "c": "d"}}, "template": {"metadata": {"labels": {"c": "d"}}}}});
+    check_update("apps", "Deployment", deployment(json!({"a": "b"})), change, expect![[r#"
+        spec.selector: Invalid value: {"matchLabels":{"c":"d"}}: field is immutable
+    "#]]);
+}
+
+#[test]
+fn a_running_pod_changes_its_image_and_little_else() {
+    let spec = json!({"containers": [{"name": "c", "image": "i"}]});
+    check_update("", "Pod", pod(spec.clone()), json!({"spec": {"containers": [{"name": "c", "image": "j"}]}}), expect![""]);
+    check_update("", "Pod", pod(spec), json!({"spec": {"nodeName": "n", "activeDeadlineSeconds": 5}}), expect![[r#"
+        spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
+        {
+          "nodeName": "n"
+        }
+
+    "#]]);
+}
+
+#[test]
+fn services_jobs_and_bindings_have_rules_of_their_own() {
+    let service = json!({"metadata": {"name": "1x.y", "namespace": "default"}, "spec": {"ports": [{"port": 80}, {"port": 80, "targetPort": "Bad_Name"}], "type": "Odd"}});
+    check("", "Service", service, expect![[r#"
+        metadata.name: Invalid value: "1x.y": must not contain dots
+        spec.ports[0].name: Required value
+        spec.ports[1].name: Required value
+        spec.ports[1].targetPort: Invalid value: "Bad_Name": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)
+        spec.type: Unsupported value: "Odd": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
+        spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,"Port":80,"TargetPort":0,"NodePort":0}
+    "#]]);
+    let job = json!({"metadata": {"name": "j", "namespace": "default"}, "spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    check("batch", "Job", job, expect![[r#"
+        spec.selector: Required value
+        spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"
+    "#]]);
+    let cron = json!({"metadata": {"name": "c", "namespace": "default"}, "spec": {"schedule": "61 * * * *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}}});
+    check("batch", "CronJob", cron, expect![[r#"
+        spec.schedule: Invalid value: "61 * * * *": end of range (61) above maximum (59): 61
+    "#]]);
+    let binding = json!({"metadata": {"name": "b"}, "roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "s"}]});
+    check("rbac.authorization.k8s.io", "ClusterRoleBinding", binding, expect![[r#"
+        roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole"
+        subjects[0].namespace: Required value
+    "#]]);
+}
+
+#[test]
+fn an_immutable_config_map_stays_as_it_is() {
+    let old = json!({"metadata": {"name": "c", "namespace": "default"}, "data": {"a": "b"}, "immutable": true});
+    check_update("", "ConfigMap", old, json!({"data": {"a": "c"}, "immutable": false}), expect![[r#"
+        immutable: Forbidden: field is immutable when `immutable` is set
+        data: Forbidden: field is immutable when `immutable` is set
+    "#]]);
+}
