@@ -10,6 +10,7 @@ pub mod convert;
 pub mod decode;
 pub mod defaulting;
 pub mod names;
+pub mod node_affinity;
 pub mod object;
 pub mod openapi;
 pub mod patch;
@@ -23,6 +24,7 @@ pub mod status;
 pub mod strategy;
 pub mod structure;
 pub mod table;
+pub mod taints;
 pub mod validation;
 pub mod wire;
 

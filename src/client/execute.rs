@@ -97,7 +97,7 @@ impl Executor {
         match action {
             Action::Create { resource, body, narration } => {
                 let result = self.client.create(resource, object::namespace(&body), &body).await;
-                self.narrate(narration.as_ref(), &result, |made| object::name(made).to_string());
+                self.narrate(narration.as_ref(), &result, object::name(&body));
                 self.written(named, resource, result)
             }
             Action::Patch { resource, key, sub, patch } => {
@@ -175,7 +175,7 @@ impl Executor {
         narration: Option<Narration>,
     ) -> Fate {
         let result = self.client.delete(resource, &key.namespace, &key.name, &params).await;
-        self.narrate(narration.as_ref(), &result, |_| key.name.clone());
+        self.narrate(narration.as_ref(), &result, &key.name);
         match result {
             // Graceful: the answer is the object, now with a deletionTimestamp.
             Ok(value) => {
@@ -198,14 +198,18 @@ impl Executor {
         Fate::Done
     }
 
-    fn narrate(&self, with: Option<&Narration>, result: &Result<Value, Error>, name: impl Fn(&Value) -> String) {
+    /// `asked` is the name in the request, empty while the server chooses it.
+    fn narrate(&self, with: Option<&Narration>, result: &Result<Value, Error>, asked: &str) {
         let Some(with) = with else { return };
-        let (kind, (reason, prefix), rest) = match result {
-            Ok(value) => (EventType::Normal, with.done, name(value)),
+        let (kind, reason, text) = match result {
+            Ok(made) => {
+                let name = if asked.is_empty() { object::name(made) } else { asked };
+                (EventType::Normal, with.done.0, with.told(name))
+            }
             Err(e) if is_overtaken(e) || namespace_is_terminating(e) => return,
-            Err(e) => (EventType::Warning, with.failed, e.chain()),
+            Err(e) => (EventType::Warning, with.failed.0, with.told_failure(asked, &e.chain())),
         };
-        self.recorder.record(&with.regarding, kind, reason, &format!("{prefix}{rest}"));
+        self.recorder.record(&with.regarding, kind, reason, &text);
     }
 }
 

@@ -106,11 +106,27 @@ pub enum Action {
 }
 
 /// The events that tell of an action: `SuccessfulCreate: Created pod: web-x`, `FailedCreate: Error creating: …`.
+/// In a text `{}` stands for the object's name and `{owner}` for the name of what the Event is about; without `{}` the
+/// name or, after a failure, the error comes last.
 #[derive(Clone)]
 pub struct Narration {
     pub regarding: Regarding,
     pub done: (&'static str, &'static str),
     pub failed: (&'static str, &'static str),
+}
+
+impl Narration {
+    pub(crate) fn told(&self, name: &str) -> String {
+        self.filled(self.done.1, name, name)
+    }
+    pub(crate) fn told_failure(&self, name: &str, error: &str) -> String {
+        let text = self.filled(self.failed.1, name, "");
+        format!("{text}{error}")
+    }
+    fn filled(&self, template: &str, name: &str, last: &str) -> String {
+        let text = template.replace("{owner}", &self.regarding.name);
+        if text.contains("{}") { text.replace("{}", name) } else { format!("{text}{last}") }
+    }
 }
 
 impl Plan {

@@ -5,6 +5,7 @@
 //! Never: opens the store, or does anything a client with the same rights could not.
 
 mod conditions;
+mod daemonset;
 mod deployment;
 mod deployment_rollout;
 mod deployment_status;
@@ -23,8 +24,10 @@ mod node_ipam;
 mod node_lifecycle;
 mod pods;
 mod replicaset;
+mod revisions;
 mod run;
 mod service_pods;
+mod statefulset;
 mod taint_eviction;
 
 pub use node_ipam::Cidr;

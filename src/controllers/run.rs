@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::daemonset::DaemonSet;
 use crate::deployment::Deployment;
 use crate::discovery::{self, Discovered, Watched};
 use crate::endpoint_slices::EndpointSlices;
@@ -25,6 +26,7 @@ use crate::namespace_starters::{DefaultServiceAccount, RootCa};
 use crate::node_ipam::{Cidr, NodeIpam};
 use crate::node_lifecycle::NodeLifecycle;
 use crate::replicaset::ReplicaSet;
+use crate::statefulset::StatefulSet;
 use crate::taint_eviction::TaintEviction;
 
 /// Until what was begun is written, after the end was asked for.
@@ -119,6 +121,8 @@ fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(Deployment),
         Arc::new(ReplicaSet::Set),
         Arc::new(ReplicaSet::Controller),
+        Arc::new(DaemonSet),
+        Arc::new(StatefulSet),
         Arc::new(Job),
         Arc::new(Endpoints),
         Arc::new(EndpointSlices),

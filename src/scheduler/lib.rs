@@ -15,7 +15,6 @@ mod resources;
 mod run;
 mod score;
 mod spread;
-mod taints;
 mod verdict;
 
 pub use run::{Config, run};

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::pod::{HostPort, Pod};
 use crate::resources::Resources;
-use crate::taints::{Taint, taints};
+use minik_api::taints::{Taint, taints};
 
 #[derive(Clone)]
 pub(crate) struct Node {

@@ -10,10 +10,12 @@ use minik_api::{ObjectKey, object};
 use minik_client::Object;
 use serde_json::Value;
 
-use crate::affinity::{NodeWants, PodWants};
+use minik_api::node_affinity::NodeWants;
+
+use crate::affinity::PodWants;
 use crate::resources::{PodResources, of_pod};
 use crate::spread::Constraint;
-use crate::taints::{Toleration, tolerations};
+use minik_api::taints::{Toleration, tolerations};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPort {

@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::choose::Prepared;
 use crate::node::Node;
 use crate::pod::Pod;
-use crate::taints::{Effect, Taint, tolerated};
 use crate::verdict::{Filter, Rejection};
+use minik_api::taints::{Effect, Taint, tolerated};
 
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 

@@ -10,7 +10,7 @@ use crate::node::Node;
 use crate::pod::Pod;
 use crate::request::images;
 use crate::spread;
-use crate::taints::disliked;
+use minik_api::taints::disliked;
 
 const MAX: i64 = 100;
 const WEIGHT_TAINTS: i64 = 3;

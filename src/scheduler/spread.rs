@@ -16,8 +16,8 @@ use crate::affinity::with_label_keys;
 use crate::cluster::Cluster;
 use crate::node::Node;
 use crate::pod::Pod;
-use crate::taints::tolerated;
 use crate::verdict::{Filter, Rejection};
+use minik_api::taints::tolerated;
 
 pub(crate) const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";

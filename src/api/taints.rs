@@ -1,27 +1,27 @@
 //! Taints of Nodes and what Pods tolerate.
 //!
 //! Owns: the matching of a toleration with a taint.
-//! Called by: the filter and the score on taints.
-//! Never: evicts; that is the controller of tainted Nodes.
+//! Called by: the scheduler's filter and score, DaemonSets, the eviction from tainted Nodes.
+//! Never: decides what follows from it.
 
 use serde_json::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
+pub enum Effect {
     NoSchedule,
     PreferNoSchedule,
     NoExecute,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Taint {
+pub struct Taint {
     pub key: String,
     pub value: String,
     pub effect: Effect,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Toleration {
+pub struct Toleration {
     /// Empty with `exists` tolerates every key.
     key: String,
     value: String,
@@ -47,7 +47,7 @@ fn effect(text: &str) -> Option<Effect> {
     }
 }
 
-pub(crate) fn taints(list: &Value) -> Vec<Taint> {
+pub fn taints(list: &Value) -> Vec<Taint> {
     let text = |v: &Value| v.as_str().unwrap_or("").to_string();
     let taint = |v: &Value| {
         Some(Taint { key: text(&v["key"]), value: text(&v["value"]), effect: effect(v["effect"].as_str()?)? })
@@ -55,7 +55,7 @@ pub(crate) fn taints(list: &Value) -> Vec<Taint> {
     list.as_array().into_iter().flatten().filter_map(taint).collect()
 }
 
-pub(crate) fn tolerations(list: &Value) -> Vec<Toleration> {
+pub fn tolerations(list: &Value) -> Vec<Toleration> {
     let text = |v: &Value| v.as_str().unwrap_or("").to_string();
     let toleration = |v: &Value| Toleration {
         key: text(&v["key"]),
@@ -72,7 +72,7 @@ pub(crate) fn tolerations(list: &Value) -> Vec<Toleration> {
 }
 
 impl Toleration {
-    pub(crate) fn tolerates(&self, taint: &Taint) -> bool {
+    pub fn tolerates(&self, taint: &Taint) -> bool {
         if self.effect.is_some_and(|e| e != taint.effect) || (!self.key.is_empty() && self.key != taint.key) {
             return false;
         }
@@ -91,13 +91,13 @@ impl Toleration {
 }
 
 /// Whether no taint keeps the Pod away.
-pub(crate) fn tolerated(taints: &[Taint], tolerations: &[Toleration]) -> bool {
+pub fn tolerated(taints: &[Taint], tolerations: &[Toleration]) -> bool {
     let keeps_away = |t: &&Taint| t.effect != Effect::PreferNoSchedule;
     taints.iter().filter(keeps_away).all(|taint| tolerations.iter().any(|t| t.tolerates(taint)))
 }
 
 /// How many taints would rather not have the Pod.
-pub(crate) fn disliked(taints: &[Taint], tolerations: &[Toleration]) -> i64 {
+pub fn disliked(taints: &[Taint], tolerations: &[Toleration]) -> i64 {
     let dislikes = |t: &&Taint| t.effect == Effect::PreferNoSchedule;
     let accepted = |taint: &Taint| tolerations.iter().any(|t| t.is_for_preference() && t.tolerates(taint));
     taints.iter().filter(dislikes).filter(|taint| !accepted(taint)).count() as i64
