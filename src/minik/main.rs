@@ -68,7 +68,7 @@ enum Verb {
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let entry = args.next().and_then(|a| a.into_string().ok()).unwrap_or_default();
-    if let Some(code) = minik_node::entry(&entry, args.collect()) {
+    if let Some(code) = minik_node::entry(&entry, &args.collect::<Vec<_>>()) {
         return code;
     }
     let cli = Cli::parse();

@@ -4,10 +4,15 @@
 //! Called by: the binary's `main` for every verb that is not the CLI's.
 //! Never: decides anything a component should decide.
 
+mod addons;
 mod cgroup;
 pub mod config;
+mod control_plane;
 mod entry;
+mod in_process;
 mod init;
+mod kubelet;
 mod logging;
+mod process;
 
 pub use entry::entry;

@@ -1,4 +1,4 @@
-//! Where a component's log lines go: its own CRI-format file (so `kubectl logs -n kube-system kube-scheduler-…`
+//! Where a component's log lines go: its own file (so `kubectl logs -n kube-system kube-scheduler-…`
 //! works) and the container's output (so `minik logs` and `docker logs` work).
 //!
 //! Owns: the tracing subscriber of a node's processes, which file a line belongs to, and the files' size limit.
@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -45,21 +43,10 @@ pub fn start(components: Components) {
     let files = Files { all: Arc::new(components.iter().map(|(krate, name)| (*krate, Rotating::new(name))).collect()) };
     let file = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .with_timer(CriPrefix)
         .with_writer(files)
         .with_filter(filter());
     // A second subscriber in one process happens in tests only, where the first one serves as well.
     let _ = tracing_subscriber::registry().with(console).with(file).try_init();
-}
-
-/// Timestamp, stream and the tag of a full line: what CRI puts before each line.
-struct CriPrefix;
-
-impl FormatTime for CriPrefix {
-    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
-        tracing_subscriber::fmt::time::SystemTime.format_time(w)?;
-        w.write_str(" stderr F")
-    }
 }
 
 #[derive(Clone)]

@@ -1,0 +1,83 @@
+//! The process `minik control-plane`: API server, scheduler and controllers, wired together.
+//!
+//! Owns: which files they read, the identity of each, and the order of start and end.
+//! Called by: init on the control-plane node.
+//! Never: reaches into a component: each is a client of the API server like any other.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use minik_apiserver::{ApiServer, KeyPair, KubeletClient, Tls};
+use minik_client::Tasks;
+use minik_store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{API_PORT, API_READY, NodeConfig, SERVICE_CIDR, STATE, TOKEN_ISSUER, pki};
+use crate::{addons, in_process, logging, process};
+
+const STORE_FILE: &str = "state.redb";
+
+pub fn run() -> Result<()> {
+    logging::start(logging::CONTROL_PLANE);
+    let node = NodeConfig::load()?;
+    process::block_on(serve(node))
+}
+
+async fn serve(node: NodeConfig) -> Result<()> {
+    let cancel = CancellationToken::new();
+    let folder = Path::new(STATE).join("store");
+    fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
+    let store = Store::open(&folder.join(STORE_FILE)).context("could not open the store")?;
+    let server = ApiServer::build(config(store, IpAddr::V4(node.address))?).await?;
+    let address = (Ipv4Addr::UNSPECIFIED, API_PORT);
+    let listener = TcpListener::bind(address).await.with_context(|| format!("could not listen on port {API_PORT}"))?;
+    // The CLI waits for exactly this line on the container's output.
+    println!("{API_READY}");
+    let mut serving = tokio::spawn(server.clone().serve(listener, cancel.clone()));
+    let components = components(&server, &cancel)?;
+    tokio::select! {
+        result = &mut serving => result??,
+        () = process::asked_to_end() => {}
+    }
+    cancel.cancel();
+    // Its listener closes first; the components then find a server that still answers them in process.
+    components.drained(process::DRAIN_LIMIT).await;
+    server.stop().await;
+    Ok(())
+}
+
+fn components(server: &Arc<ApiServer>, cancel: &CancellationToken) -> Result<Tasks> {
+    let tasks = Tasks::new(cancel.clone());
+    let scheduler = minik_scheduler::Config::new(in_process::client(server, "system:kube-scheduler", &[]));
+    tasks.spawn_to_end(minik_scheduler::run(scheduler, cancel.clone()));
+    let client = in_process::client(server, "system:kube-controller-manager", &[]);
+    let controllers = minik_controllers::Config::new(client, read(&pki("ca.crt"))?);
+    tasks.spawn_to_end(minik_controllers::run(controllers, cancel.clone()));
+    tasks.spawn(addons::ensure(in_process::client(server, "system:minik:addons", &["system:masters"])));
+    Ok(tasks)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
+}
+
+fn pair(name: &str) -> Result<KeyPair> {
+    Ok(KeyPair { certificate: read(&pki(&format!("{name}.crt")))?, key: read(&pki(&format!("{name}.key")))? })
+}
+
+fn config(store: Store, address: IpAddr) -> Result<minik_apiserver::Config> {
+    let ca = read(&pki("ca.crt"))?;
+    let mut config = minik_apiserver::Config::new(store);
+    config.tls = Some(Tls { serving: pair("apiserver")?, client_ca: Some(ca.clone()) });
+    config.kubelet = Some(KubeletClient { identity: pair("apiserver-kubelet-client")?, ca });
+    config.advertise_address = address;
+    config.port = API_PORT;
+    config.service_cidr = SERVICE_CIDR.into();
+    config.service_account_issuer = TOKEN_ISSUER.into();
+    config.service_account_key = Some(read(&pki("sa.key"))?);
+    Ok(config)
+}
