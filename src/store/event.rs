@@ -71,6 +71,12 @@ impl Event {
         self.entry.modified
     }
 
+    /// The state before, with the revision of this event: what a watcher sees last of an object that its selector
+    /// does not mean any more.
+    pub fn faded(&self) -> Option<Entry> {
+        self.previous.as_ref().map(|p| p.at(self.revision()))
+    }
+
     /// What this event alone keeps in memory, about.
     pub(crate) fn weight(&self) -> usize {
         const OVERHEAD: usize = 256;

@@ -1,0 +1,86 @@
+//! What a cluster is born with, besides its policy: namespaces, priority classes, the `kubernetes` Service.
+//!
+//! Owns: those objects, created when they are missing, and where the `kubernetes` Service leads.
+//! Called by: `ApiServer::build`, before the first request.
+//! Never: overwrites what somebody changed, but for the addresses of this API server.
+
+use std::sync::Arc;
+
+use http::Method;
+use minik_api::Status;
+use serde_json::{Value, json};
+
+use crate::objects::Loopback;
+use crate::server::Core;
+use crate::services::Network;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const HTTPS_PORT: u16 = 443;
+
+pub async fn ensure(core: &Arc<Core>) -> Result<(), Status> {
+    for name in NAMESPACES {
+        create(core, "/api/v1/namespaces", json!({"metadata": {"name": name}})).await?;
+    }
+    for (name, value, description) in [
+        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+    ] {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        create(core, "/apis/scheduling.k8s.io/v1/priorityclasses", class).await?;
+    }
+    let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [core.config.service_cidr]}});
+    create(core, "/apis/networking.k8s.io/v1/servicecidrs", cidr).await?;
+    kubernetes_service(core).await
+}
+
+/// Creates what is not there yet.
+async fn create(core: &Arc<Core>, path: &str, body: Value) -> Result<(), Status> {
+    match core.call(Method::POST, path, Some(&body)).await {
+        Ok(_) => Ok(()),
+        Err(status) if status.is_already_exists() => Ok(()),
+        Err(status) => Err(status),
+    }
+}
+
+/// The Service by which pods find this server. There is one API server, so its address is the only endpoint.
+async fn kubernetes_service(core: &Arc<Core>) -> Result<(), Status> {
+    let Some(network) = Network::parse(&core.config.service_cidr) else {
+        return Err(Status::internal(format!("the service network {:?} cannot be used", core.config.service_cidr)));
+    };
+    let (address, port) = (core.config.advertise_address.to_string(), core.config.port);
+    let service = json!({
+        "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "clusterIP": network.nth(1).to_string(), "sessionAffinity": "None", "type": "ClusterIP",
+            "ports": [{"name": "https", "protocol": "TCP", "port": HTTPS_PORT, "targetPort": port}],
+        },
+    });
+    create(core, "/api/v1/namespaces/default/services", service).await?;
+    // A loopback address cannot be an endpoint; a server that nobody reaches from outside has none.
+    if core.config.advertise_address.is_loopback() {
+        return Ok(());
+    }
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "protocol": "TCP", "port": port}]}],
+    });
+    put(core, "/api/v1/namespaces/default/endpoints", endpoints).await?;
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "protocol": "TCP", "port": port}],
+    });
+    put(core, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice).await
+}
+
+/// Creates, or overwrites when the address has changed.
+async fn put(core: &Arc<Core>, collection: &str, body: Value) -> Result<(), Status> {
+    match core.call(Method::POST, collection, Some(&body)).await {
+        Err(status) if status.is_already_exists() => {
+            let name = body["metadata"]["name"].as_str().unwrap_or_default();
+            core.call(Method::PUT, &format!("{collection}/{name}"), Some(&body)).await.map(drop)
+        }
+        outcome => outcome.map(drop),
+    }
+}

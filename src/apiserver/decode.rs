@@ -1,0 +1,137 @@
+//! The body of a write, as an object of the kind that belongs there.
+//!
+//! Owns: content types, `fieldValidation`, the check of `apiVersion` and `kind`, and the words for a body that fails.
+//! Called by: create, update, apply, and subresources that take a body.
+//! Never: fills in defaults.
+
+use bytes::Bytes;
+use minik_api::decode::{self, DecodeError, Decoded};
+use minik_api::registry::{GroupVersionKind, api_version, split_api_version};
+use minik_api::schema::Type;
+use minik_api::wire::protobuf;
+use minik_api::{Status, object};
+use serde_json::Value;
+
+use crate::call::{Call, FieldValidation};
+
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+
+pub fn unsupported(accepted: &[&str]) -> Status {
+    let list = accepted.join(", ");
+    let message = format!("the body of the request was in an unknown format - accepted media types include: {list}");
+    Status::new(415, "UnsupportedMediaType", message)
+}
+
+/// Upstream's sentence about a body it could not take. What the body says it is comes first, when it says so.
+fn refuse(body: &[u8], expected: &GroupVersionKind, why: &str) -> Status {
+    #[derive(serde::Deserialize, Default)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Said {
+        kind: String,
+        api_version: String,
+    }
+    let said: Said = serde_yaml::from_slice(body).unwrap_or_default();
+    if said.kind.is_empty() {
+        let text = String::from_utf8_lossy(body);
+        let summary: String = text.chars().take(30).collect();
+        let more = if text.chars().count() > 30 { " ..." } else { "" };
+        let message = format!("the object provided is unrecognized (must be of type {}): {why} ({summary:?}{more})", expected.kind);
+        return Status::bad_request(message);
+    }
+    let (_, version) = split_api_version(&said.api_version);
+    let message = format!("{} in version {version:?} cannot be handled as a {}: {why}", said.kind, expected.kind);
+    Status::bad_request(message)
+}
+
+/// Reads `body` as `of`, or as any JSON when the kind has no schema here.
+fn read(call_type: &str, body: &Bytes, of: Option<Type>) -> Result<Result<Decoded, DecodeError>, Status> {
+    Ok(match (call_type, of) {
+        ("" | JSON, Some(of)) => decode::from_json(of, body),
+        ("" | JSON, None) => decode::untyped_json(body),
+        (YAML, _) => serde_yaml::from_slice::<Value>(body)
+            .map_err(|e| DecodeError::Syntax(format!("yaml: {e}")))
+            .and_then(|tree| read_tree(of, tree)),
+        (protobuf::CONTENT_TYPE, Some(_)) => {
+            let tree = protobuf::decode(body).map_err(|e| Status::bad_request(e.to_string()))?;
+            read_tree(of, tree)
+        }
+        (protobuf::CONTENT_TYPE, None) => return Err(unsupported(&[JSON, YAML])),
+        _ => return Err(unsupported(&[JSON, YAML, protobuf::CONTENT_TYPE])),
+    })
+}
+
+fn read_tree(of: Option<Type>, tree: Value) -> Result<Decoded, DecodeError> {
+    match of {
+        Some(of) => decode::from_value(of, tree),
+        None => Ok(Decoded { object: tree, strict: Vec::new() }),
+    }
+}
+
+/// The call's body as an object of `expected`.
+pub fn body(call: &Call, expected: &GroupVersionKind, validation: FieldValidation) -> Result<Value, Status> {
+    let of = Type::of_kind(&expected.group, &expected.version, &expected.kind)
+        .filter(|_| call.served.custom().is_none() || *expected != call.served.row.kind());
+    let decoded = read(call.content_type(), &call.body, of)?;
+    let decoded = decoded.map_err(|e| refuse(&call.body, expected, &e.to_string()))?;
+    strictly(call, &decoded.strict, validation, |why| refuse(&call.body, expected, why))?;
+    with_type(decoded.object, expected, &call.body)
+}
+
+/// What `fieldValidation` makes of unknown and duplicate fields.
+pub fn strictly(
+    call: &Call,
+    strict: &[String],
+    validation: FieldValidation,
+    refuse: impl FnOnce(&str) -> Status,
+) -> Result<(), Status> {
+    match validation {
+        FieldValidation::Strict if !strict.is_empty() => Err(refuse(&decode::strict_error(strict))),
+        FieldValidation::Warn => {
+            strict.iter().for_each(|text| call.warn(text.as_str()));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A body may leave its type out; what it says must be what belongs here.
+fn with_type(mut tree: Value, expected: &GroupVersionKind, body: &[u8]) -> Result<Value, Status> {
+    let Some(fields) = tree.as_object_mut() else {
+        return Err(refuse(body, expected, "json: cannot unmarshal into Go value of type map[string]interface {}"));
+    };
+    let said = |field: &str| fields.get(field).and_then(Value::as_str).unwrap_or("").to_string();
+    let (said_kind, said_version) = (said("kind"), said("apiVersion"));
+    let wanted = api_version(&expected.group, &expected.version);
+    if !said_kind.is_empty() && said_kind != *expected.kind {
+        let why = format!("no kind {said_kind:?} is registered for version {said_version:?} here");
+        return Err(refuse(body, expected, &why));
+    }
+    if !said_version.is_empty() && said_version != wanted {
+        let message =
+            format!("the API version in the data ({said_version}) does not match the expected API version ({wanted})");
+        return Err(Status::bad_request(message));
+    }
+    fields.insert("kind".into(), expected.kind.as_ref().into());
+    fields.insert("apiVersion".into(), wanted.into());
+    if !fields.get("metadata").is_some_and(Value::is_object) {
+        fields.insert("metadata".into(), Value::Object(Default::default()));
+    }
+    Ok(tree)
+}
+
+/// The namespace of the body is that of the request, or left out.
+pub fn check_namespace(tree: &mut Value, namespace: &str) -> Result<(), Status> {
+    let said = object::namespace(tree).to_string();
+    let metadata = tree["metadata"].as_object_mut().expect("`with_type` gave it one");
+    if namespace.is_empty() {
+        metadata.remove("namespace");
+        return Ok(());
+    }
+    if !said.is_empty() && said != namespace {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(message));
+    }
+    metadata.insert("namespace".into(), namespace.into());
+    Ok(())
+}

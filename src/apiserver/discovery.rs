@@ -1,0 +1,184 @@
+//! Which groups, versions and resources there are, told to clients.
+//!
+//! Owns: `/api`, `/apis` and everything below that names no resource, in the plain and the aggregated form.
+//! Called by: paths outside the resources.
+//! Never: says anything the catalog does not.
+
+use std::fmt::Write;
+
+use http::{HeaderMap, HeaderValue, Response, header};
+use minik_api::Status;
+use minik_api::registry::api_version;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha512};
+
+use crate::body::Body;
+use crate::catalog::{Group, Served, Table};
+use crate::negotiate::{Accept, asks_for};
+use crate::query::Query;
+use crate::reply;
+use crate::server::Core;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+pub fn answer(core: &Core, path: &[&str], headers: &HeaderMap, query: &Query) -> Result<Response<Body>, Status> {
+    let table = core.catalog.now();
+    let aggregated = asks_for(headers, "apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList");
+    if aggregated && path.len() == 1 {
+        return Ok(aggregated_answer(&table, path[0] == "api", headers));
+    }
+    let accept = Accept::of(headers, query)?;
+    let tree = match path {
+        ["api"] => json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{
+                "clientCIDR": "0.0.0.0/0",
+                "serverAddress": format!("{}:{}", core.config.advertise_address, core.config.port),
+            }],
+        }),
+        ["apis"] => {
+            let groups: Vec<Value> = table.groups().iter().filter(|g| !g.name.is_empty()).map(group).collect();
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        }
+        ["api", version] if table.of_version("", version).next().is_some() => resource_list(&table, "", version),
+        ["apis", name] => match table.group(name) {
+            Some(known) => {
+                let mut tree = group(known);
+                tree["kind"] = "APIGroup".into();
+                tree["apiVersion"] = "v1".into();
+                tree
+            }
+            None => return Ok(reply::text(404, "404 page not found\n")),
+        },
+        ["apis", name, version] if table.group(name).is_some_and(|g| g.versions.iter().any(|v| v == version)) => {
+            resource_list(&table, name, version)
+        }
+        _ => return Ok(reply::text(404, "404 page not found\n")),
+    };
+    Ok(reply::tree(&accept, 200, &tree))
+}
+
+fn group(group: &Group) -> Value {
+    let version = |v: &String| json!({"groupVersion": api_version(&group.name, v), "version": v});
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    json!({"name": group.name, "versions": versions, "preferredVersion": versions.first()})
+}
+
+fn verbs(verbs: minik_api::registry::Verbs) -> Vec<&'static str> {
+    verbs.iter().map(minik_api::Verb::as_str).collect()
+}
+
+fn resource_list(table: &Table, group: &str, version: &str) -> Value {
+    let mut resources = Vec::new();
+    for served in table.of_version(group, version) {
+        resources.push(resource(served));
+        for sub in &served.row.subresources {
+            let row = &served.row;
+            let mut tree = json!({
+                "name": format!("{}/{}", row.plural, sub.name), "singularName": "", "namespaced": row.is_namespaced(),
+                "kind": sub.kind.kind, "verbs": verbs(sub.verbs),
+            });
+            if (&sub.kind.group, &sub.kind.version) != (&row.group, &row.version) {
+                tree["group"] = sub.kind.group.as_ref().into();
+                tree["version"] = sub.kind.version.as_ref().into();
+            }
+            resources.push(tree);
+        }
+    }
+    resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version),
+        "resources": resources,
+    })
+}
+
+/// Upstream's fingerprint of where a resource is stored.
+fn storage_version_hash(served: &Served) -> String {
+    use base64::Engine;
+    let row = &served.row;
+    let digest = Sha512::digest(format!("{}/{}/{}", row.stored_group, row.stored_version, row.kind));
+    base64::engine::general_purpose::STANDARD.encode(&digest[..8])
+}
+
+fn resource(served: &Served) -> Value {
+    let row = &served.row;
+    let mut tree = json!({
+        "name": row.plural, "singularName": row.singular, "namespaced": row.is_namespaced(), "kind": row.kind,
+        "verbs": verbs(row.verbs),
+    });
+    if !row.short_names.is_empty() {
+        tree["shortNames"] = json!(row.short_names);
+    }
+    if !row.categories.is_empty() {
+        tree["categories"] = json!(row.categories);
+    }
+    if row.is_stored() {
+        tree["storageVersionHash"] = storage_version_hash(served).into();
+    }
+    tree
+}
+
+fn aggregated_answer(table: &Table, core_group: bool, headers: &HeaderMap) -> Response<Body> {
+    let groups = table.groups().iter().filter(|g| g.name.is_empty() == core_group);
+    let items: Vec<Value> = groups.map(|g| discovered_group(table, g)).collect();
+    let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
+    let bytes = crate::stored::to_json(&list);
+    let mut tag = String::from("\"");
+    for byte in Sha512::digest(&bytes) {
+        let _ = write!(tag, "{byte:02X}");
+    }
+    tag.push('"');
+    let seen = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let mut response =
+        if seen == tag { reply::raw(304, AGGREGATED, "") } else { reply::raw(200, AGGREGATED, bytes) };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, HeaderValue::from_str(&tag).expect("hexadecimal digits"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn discovered_group(table: &Table, group: &Group) -> Value {
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
+        .map(|version| {
+            let resources: Vec<Value> = table.of_version(&group.name, version).map(|s| discovered(s)).collect();
+            json!({"version": version, "resources": resources, "freshness": "Current"})
+        })
+        .collect();
+    let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
+    json!({"metadata": metadata, "versions": versions})
+}
+
+fn discovered(served: &Served) -> Value {
+    let row = &served.row;
+    let mut tree = json!({
+        "resource": row.plural,
+        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "scope": if row.is_namespaced() { "Namespaced" } else { "Cluster" },
+        "singularResource": row.singular,
+        "verbs": verbs(row.verbs),
+    });
+    if !row.short_names.is_empty() {
+        tree["shortNames"] = json!(row.short_names);
+    }
+    if !row.categories.is_empty() {
+        tree["categories"] = json!(row.categories);
+    }
+    let subresources: Vec<Value> = row
+        .subresources
+        .iter()
+        .map(|sub| {
+            json!({
+                "subresource": sub.name,
+                "responseKind": {"group": sub.kind.group, "version": sub.kind.version, "kind": sub.kind.kind},
+                "verbs": verbs(sub.verbs),
+            })
+        })
+        .collect();
+    if !subresources.is_empty() {
+        tree["subresources"] = subresources.into();
+    }
+    tree
+}

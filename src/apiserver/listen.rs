@@ -1,0 +1,170 @@
+//! Connections: TLS, HTTP/1.1 and HTTP/2, and an orderly end.
+//!
+//! Owns: the listener's loop, handshakes, and draining.
+//! Called by: `ApiServer::serve`.
+//! Never: looks into a request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authn::Peer;
+use crate::config::Tls;
+use crate::pipeline;
+use crate::server::{BuildError, Core};
+
+/// A peer that does not finish its handshake is not a client.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Headers must be complete by then.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests may go on once the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failed accept, mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Upstream's limit per HTTP/2 connection is 100 by default; in-process benchmarks and many informers want more.
+const HTTP2_STREAMS_MAX: u32 = 1000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the listener has no address")]
+    Listener(#[source] std::io::Error),
+}
+
+pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, BuildError> {
+    let found: Result<Vec<_>, _> = rustls_pemfile::certs(&mut pem.as_bytes()).collect();
+    found.map_err(|e| BuildError::Certificate(e.to_string()))
+}
+
+pub fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, BuildError> {
+    rustls_pemfile::private_key(&mut pem.as_bytes())
+        .map_err(|e| BuildError::Certificate(e.to_string()))?
+        .ok_or_else(|| BuildError::Certificate("there is no private key".into()))
+}
+
+pub fn roots(pem: &str) -> Result<rustls::RootCertStore, BuildError> {
+    let mut store = rustls::RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        store.add(certificate).map_err(|e| BuildError::Certificate(e.to_string()))?;
+    }
+    Ok(store)
+}
+
+pub fn acceptor(tls: &Tls) -> Result<TlsAcceptor, BuildError> {
+    let wrong = |e: rustls::Error| BuildError::Certificate(e.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(wrong)?;
+    let builder = match &tls.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            // Optional: who comes without a certificate may have a token.
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem)?), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| BuildError::Certificate(e.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let chain = certificates(&tls.serving.certificate)?;
+    let mut config = builder.with_single_cert(chain, private_key(&tls.serving.key)?).map_err(wrong)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+pub async fn serve(
+    core: Arc<Core>,
+    tls: Option<TlsAcceptor>,
+    listener: TcpListener,
+    cancel: CancellationToken,
+) -> Result<(), ServeError> {
+    listener.local_addr().map_err(ServeError::Listener)?;
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let connection = connect(core.clone(), tls.clone(), stream, address, cancel.clone());
+                connections.spawn(connection);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    // Watches end at once, so that their clients go elsewhere; other requests get their time.
+    core.stopping.cancel();
+    connections.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+        tracing::warn!(open = connections.len(), "connections were still open when the time to drain was over");
+    }
+    Ok(())
+}
+
+async fn connect(
+    core: Arc<Core>,
+    tls: Option<TlsAcceptor>,
+    stream: TcpStream,
+    address: SocketAddr,
+    cancel: CancellationToken,
+) {
+    // Small answers must not wait for more data to fill a packet.
+    let _ = stream.set_nodelay(true);
+    let mut peer = Peer { address: Some(address), ..Peer::default() };
+    let Some(acceptor) = tls else { return converse(core, stream, peer, cancel).await };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            peer.certificates = Arc::new(certificates.iter().map(|c| c.to_vec()).collect());
+            converse(core, stream, peer, cancel).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
+    }
+}
+
+async fn converse<S>(core: Arc<Core>, stream: S, peer: Peer, cancel: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = Arc::new(peer);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (core, peer) = (core.clone(), peer.clone());
+        async move {
+            let request = request.map(|b| b.map_err(|e| Box::new(e) as crate::body::BoxError).boxed_unsync());
+            Ok::<_, std::convert::Infallible>(pipeline::handle(&core, request, &peer).await)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}

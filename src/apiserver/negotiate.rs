@@ -1,0 +1,148 @@
+//! In which encoding and which form a client wants its answer.
+//!
+//! Owns: reading `Accept` and `pretty`.
+//! Called by: the pipeline, once per request; errors are answered in the same encoding.
+//! Never: encodes.
+
+use http::HeaderMap;
+use minik_api::Status;
+
+use crate::query::Query;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    #[default]
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+/// The shape of what is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    #[default]
+    Object,
+    Table,
+    /// `PartialObjectMetadata`, or its list.
+    Metadata,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    pub encoding: Encoding,
+    pub form: Form,
+    pub pretty: bool,
+    /// The client will unpack gzip.
+    pub gzip: bool,
+}
+
+/// One entry of an `Accept` header.
+struct Range<'a> {
+    media_type: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+    quality: f32,
+}
+
+fn ranges(header: &str) -> Vec<Range<'_>> {
+    let mut all: Vec<Range<'_>> = header.split(',').filter(|r| !r.trim().is_empty()).map(range).collect();
+    // A stable sort: what is wanted equally stays in the client's order.
+    all.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    all
+}
+
+fn range(text: &str) -> Range<'_> {
+    let mut pieces = text.split(';').map(str::trim);
+    let media_type = pieces.next().unwrap_or_default();
+    let parameters: Vec<(&str, &str)> = pieces.filter_map(|p| p.split_once('=')).collect();
+    let quality = parameters.iter().find(|(k, _)| *k == "q").and_then(|(_, v)| v.parse().ok()).unwrap_or(1.0);
+    Range { media_type, parameters, quality }
+}
+
+impl Range<'_> {
+    fn parameter(&self, key: &str) -> &str {
+        self.parameters.iter().find(|(k, _)| *k == key).map_or("", |(_, v)| v)
+    }
+
+    fn encoding(&self) -> Option<Encoding> {
+        match self.media_type {
+            "application/json" | "*/*" | "application/*" => Some(Encoding::Json),
+            "application/yaml" => Some(Encoding::Yaml),
+            "application/vnd.kubernetes.protobuf" => Some(Encoding::Protobuf),
+            _ => None,
+        }
+    }
+
+    fn form(&self) -> Option<Form> {
+        let meta = self.parameter("g") == "meta.k8s.io" && matches!(self.parameter("v"), "v1" | "v1beta1");
+        match self.parameter("as") {
+            "" => Some(Form::Object),
+            "Table" if meta => Some(Form::Table),
+            "PartialObjectMetadata" | "PartialObjectMetadataList" if meta => Some(Form::Metadata),
+            _ => None,
+        }
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: http::HeaderName) -> &'a str {
+    headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
+}
+
+/// Browsers and curl get indented answers, as upstream gives them.
+fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
+    query.optional_flag("pretty").unwrap_or_else(|| {
+        let agent = header(headers, http::header::USER_AGENT);
+        ["curl", "Wget", "Mozilla/5.0"].iter().any(|p| agent.starts_with(p))
+    })
+}
+
+impl Accept {
+    pub fn of(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
+        let pretty = wants_pretty(headers, query);
+        let gzip = header(headers, http::header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"));
+        let wanted = header(headers, http::header::ACCEPT);
+        if wanted.trim().is_empty() {
+            return Ok(Self { pretty, gzip, ..Self::default() });
+        }
+        for range in ranges(wanted) {
+            if let (Some(encoding), Some(form)) = (range.encoding(), range.form()) {
+                let pretty = pretty || range.parameter("pretty") == "1";
+                return Ok(Self { encoding, form, pretty, gzip });
+            }
+        }
+        Err(not_acceptable())
+    }
+}
+
+pub fn not_acceptable() -> Status {
+    let message = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    Status::new(406, "NotAcceptable", message)
+}
+
+/// Whether some entry of `Accept` asks for exactly this group, version and kind (`g`, `v`, `as`).
+pub fn asks_for(headers: &HeaderMap, group: &str, version: &str, kind: &str) -> bool {
+    ranges(header(headers, http::header::ACCEPT))
+        .iter()
+        .take_while(|r| r.encoding().is_some())
+        .any(|r| r.parameter("g") == group && r.parameter("v") == version && r.parameter("as") == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(text: &'static str) -> Result<(Encoding, Form), u16> {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::ACCEPT, text.parse().expect("a header"));
+        Accept::of(&headers, &Query::default()).map(|a| (a.encoding, a.form)).map_err(|s| s.code)
+    }
+
+    #[test]
+    fn the_best_form_that_we_know_wins() {
+        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        assert_eq!(accept(kubectl), Ok((Encoding::Json, Form::Table)));
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+        assert_eq!(accept(metadata), Ok((Encoding::Protobuf, Form::Metadata)));
+        assert_eq!(accept("application/cbor, application/json;q=0.9, */*;q=0.1"), Ok((Encoding::Json, Form::Object)));
+        assert_eq!(accept("text/html"), Err(406));
+    }
+}

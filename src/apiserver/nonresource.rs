@@ -1,0 +1,67 @@
+//! Paths that are no resource: health, version, discovery, OpenAPI, metrics.
+//!
+//! Owns: which of them there are.
+//! Called by: the pipeline.
+//! Never: reads a request's body.
+
+use std::sync::Arc;
+
+use http::{Method, Response};
+use minik_api::Status;
+use serde_json::json;
+
+use crate::authn::UserInfo;
+use crate::body::Body;
+use crate::negotiate::Accept;
+use crate::query::Query;
+use crate::route::RequestInfo;
+use crate::server::Core;
+use crate::{discovery, health, openapi, reply};
+
+pub async fn handle(
+    core: &Arc<Core>,
+    parts: &http::request::Parts,
+    _body: Body,
+    info: &RequestInfo,
+    query: &Query,
+    _user: &UserInfo,
+) -> Result<Response<Body>, Status> {
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        return Ok(reply::text(405, "405: Method Not Allowed"));
+    }
+    let segments: Vec<&str> = info.path.split('/').filter(|s| !s.is_empty()).collect();
+    match segments.as_slice() {
+        ["healthz" | "livez" | "readyz", check @ ..] => Ok(health::answer(core, segments[0], check, query)),
+        ["version"] => Ok(reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &version(&core.config.git_version))),
+        ["metrics"] => Ok(reply::raw(200, "text/plain; version=0.0.4; charset=utf-8", core.metrics.text())),
+        ["api" | "apis", ..] => discovery::answer(core, &segments, &parts.headers, query),
+        ["openapi", rest @ ..] => openapi::answer(core, rest, &parts.headers, query).await,
+        [] => Ok(root(core)),
+        _ => Ok(reply::text(404, "404 page not found\n")),
+    }
+}
+
+fn version(git: &str) -> serde_json::Value {
+    let mut numbers = git.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or("37"));
+    json!({
+        "major": major, "minor": minor, "gitVersion": git, "gitCommit": "", "gitTreeState": "clean",
+        "emulationMajor": major, "emulationMinor": minor, "minCompatibilityMajor": major,
+        "minCompatibilityMinor": minor.parse::<u32>().map_or_else(|_| minor.to_string(), |m| (m - 1).to_string()),
+        "buildDate": "", "goVersion": "", "compiler": "rustc", "platform": concat!("linux/", "amd64"),
+    })
+}
+
+fn root(core: &Core) -> Response<Body> {
+    let table = core.catalog.now();
+    let mut paths = vec!["/api".to_string(), "/api/v1".into(), "/apis".into(), "/apis/".into()];
+    for group in table.groups().iter().filter(|g| !g.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
+    }
+    let rest = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version"];
+    paths.extend(rest.map(String::from));
+    paths.sort();
+    paths.dedup();
+    reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &json!({"paths": paths}))
+}

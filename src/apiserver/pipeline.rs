@@ -1,0 +1,129 @@
+//! The way of a request: route, authenticate, authorize, hand over, answer.
+//!
+//! Owns: that order, and what every answer has in common.
+//! Called by: connections, and whoever is in the same process.
+//! Never: knows what a handler does.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request, Response, header};
+use minik_api::Status;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::authn::{Peer, UserInfo};
+use crate::authz::{self, Attributes, ResourceTarget, Target};
+use crate::body::{self, Body};
+use crate::call::Call;
+use crate::negotiate::Accept;
+use crate::query::Query;
+use crate::route::RequestInfo;
+use crate::server::Core;
+use crate::{nonresource, reply, rest};
+
+const AUDIT_ID: &str = "audit-id";
+
+/// Boxed, because the API server also calls itself from inside a handler.
+pub fn handle<'a>(core: &'a Arc<Core>, request: Request<Body>, peer: &'a Peer) -> BoxFuture<'a, Response<Body>> {
+    conduct(core, request, peer).boxed()
+}
+
+async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Response<Body> {
+    let started = Instant::now();
+    let (mut parts, body) = request.into_parts();
+    let query = Query::parse(parts.uri.query().unwrap_or(""));
+    let info = RequestInfo::of(&parts.method, parts.uri.path(), &query);
+    let id = parts.headers.get(AUDIT_ID).cloned().unwrap_or_else(new_id);
+    let accept = Accept::of(&parts.headers, &query);
+    let (verb, resource) = (info.verb.clone(), info.resource.clone());
+    // A fault in one handler must not take the connection's other requests with it.
+    let work = std::panic::AssertUnwindSafe(answer(core, &mut parts, body, info, query, accept.clone(), peer));
+    let outcome = work.catch_unwind().await.unwrap_or_else(|_| Err(Status::internal("the request's handler failed")));
+    let mut response = outcome.unwrap_or_else(|status| reply::status(&accept.unwrap_or_default(), &status));
+    let headers = response.headers_mut();
+    headers.insert(AUDIT_ID, id);
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    }
+    core.metrics.request(&verb, &resource, response.status().as_u16(), started.elapsed());
+    response
+}
+
+fn new_id() -> HeaderValue {
+    HeaderValue::from_str(&Uuid::new_v4().to_string()).expect("a uuid is plain ASCII")
+}
+
+async fn answer(
+    core: &Arc<Core>,
+    parts: &mut http::request::Parts,
+    body: Body,
+    info: RequestInfo,
+    query: Query,
+    accept: Result<Accept, Status>,
+    peer: &Peer,
+) -> Result<Response<Body>, Status> {
+    let user = user_of(core, parts, peer).await?;
+    authorize(core, &user, &info)?;
+    if !info.is_resource {
+        return nonresource::handle(core, parts, body, &info, &query, &user).await;
+    }
+    let Some(served) = core.catalog.lookup(&info.group, &info.version, &info.resource) else {
+        return Ok(reply::text(404, "404 page not found\n"));
+    };
+    if rest::connect::is_connect(&info) {
+        return rest::connect::handle(core, parts, body, &info, &query, &user, served).await;
+    }
+    let accept = accept?;
+    let call = Call {
+        method: parts.method.clone(),
+        headers: std::mem::take(&mut parts.headers),
+        body: body::read(body).await?,
+        warnings: Mutex::default(),
+        info,
+        query,
+        user,
+        accept,
+        served,
+    };
+    let mut response = rest::handle(core, &call).await.unwrap_or_else(|status| reply::status(&call.accept, &status));
+    for text in call.warnings.lock().iter() {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    Ok(response)
+}
+
+async fn user_of(core: &Core, parts: &mut http::request::Parts, peer: &Peer) -> Result<Arc<UserInfo>, Status> {
+    if let Some(user) = parts.extensions.get::<Arc<UserInfo>>() {
+        return Ok(user.clone());
+    }
+    if let Some(user) = parts.extensions.get::<UserInfo>() {
+        return Ok(Arc::new(user.clone()));
+    }
+    core.authenticator.authenticate(parts, peer).await
+}
+
+fn authorize(core: &Core, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
+    let target = if info.is_resource {
+        Target::Resource(ResourceTarget {
+            group: &info.group,
+            version: &info.version,
+            resource: &info.resource,
+            subresource: &info.subresource,
+            namespace: &info.namespace,
+            name: &info.name,
+            fields: &info.fields,
+            labels: &info.labels,
+        })
+    } else {
+        Target::Path(&info.path)
+    };
+    let attributes = Attributes { user, verb: &info.verb, target };
+    let decision = core.authorizer.authorize(&attributes);
+    if decision.is_allowed() { Ok(()) } else { Err(authz::forbidden(&attributes, decision.reason())) }
+}

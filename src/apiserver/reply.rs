@@ -1,0 +1,157 @@
+//! Answers: one object, a list, a `Status`, in the encoding and form the client asked for.
+//!
+//! Owns: the way from a tree or from stored bytes to an HTTP answer.
+//! Called by: every handler; the pipeline, for errors.
+//! Never: reads the store.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use jiff::Timestamp;
+use minik_api::table::{self, IncludeObject};
+use minik_api::wire::protobuf;
+use minik_api::{Status, convert};
+use minik_store::Entry;
+use serde_json::{Value, json};
+
+use crate::body::{self, Body};
+use crate::call::Call;
+use crate::catalog::Served;
+use crate::negotiate::{Accept, Encoding, Form};
+use crate::query::Query;
+use crate::stored;
+
+/// Upstream compresses what is larger.
+const GZIP_BYTES_MIN: usize = 128 << 10;
+
+pub fn raw(code: u16, content_type: &str, bytes: impl Into<Bytes>) -> Response<Body> {
+    Response::builder()
+        .status(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+        .header(header::CONTENT_TYPE, content_type)
+        .body(body::full(bytes))
+        .expect("the content type is a constant of this crate")
+}
+
+/// Compressed when that pays and the client can read it.
+pub fn sized(accept: &Accept, code: u16, content_type: &str, bytes: Bytes) -> Response<Body> {
+    if !accept.gzip || bytes.len() < GZIP_BYTES_MIN {
+        return raw(code, content_type, bytes);
+    }
+    // Level 1, as upstream: the network is near and the processor is what a LIST waits for.
+    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 8), flate2::Compression::new(1));
+    encoder.write_all(&bytes).expect("memory takes every byte");
+    let packed = encoder.finish().expect("memory takes every byte");
+    let mut response = raw(code, content_type, packed);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, header::HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, header::HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
+pub fn text(code: u16, text: impl Into<String>) -> Response<Body> {
+    raw(code, "text/plain; charset=utf-8", text.into())
+}
+
+/// JSON bytes that need no other form.
+pub fn json_bytes(accept: &Accept, code: u16, bytes: Bytes) -> Response<Body> {
+    if accept.pretty && accept.encoding == Encoding::Json {
+        return tree(accept, code, &stored::decode_bytes(&bytes));
+    }
+    sized(accept, code, "application/json", bytes)
+}
+
+/// A tree in the client's encoding.
+pub fn tree(accept: &Accept, code: u16, tree: &Value) -> Response<Body> {
+    match accept.encoding {
+        Encoding::Json if accept.pretty => {
+            let mut text = serde_json::to_string_pretty(tree).expect("a tree has string keys");
+            text.push('\n');
+            sized(accept, code, "application/json", text.into())
+        }
+        Encoding::Json => sized(accept, code, "application/json", stored::to_json(tree).into()),
+        Encoding::Yaml => {
+            let text = serde_yaml::to_string(tree).unwrap_or_default();
+            sized(accept, code, "application/yaml", text.into())
+        }
+        Encoding::Protobuf => match protobuf::encode(tree) {
+            Ok(bytes) => sized(accept, code, protobuf::CONTENT_TYPE, bytes.into()),
+            // What has no protobuf form (a Table, a custom resource) is refused while negotiating; this is a list of
+            // something the schema does not know.
+            Err(error) => status(&Accept::default(), &Status::new(406, "NotAcceptable", error.to_string())),
+        },
+    }
+}
+
+pub fn status(accept: &Accept, status: &Status) -> Response<Body> {
+    let mut response = tree(&Accept { form: Form::Object, gzip: false, ..*accept }, status.code, &status.to_json());
+    let seconds = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
+    if seconds > 0 {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// `Status` of a success that has no object to show.
+pub fn success(accept: &Accept, code: u16, details: Option<Value>) -> Response<Body> {
+    let mut answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    match details {
+        Some(details) => answer["details"] = details,
+        None => answer["code"] = code.into(),
+    }
+    tree(&Accept { form: Form::Object, ..*accept }, code, &answer)
+}
+
+/// A stored object in the version of the request.
+pub fn served_tree(served: &Served, entry: &Entry) -> Value {
+    let tree = stored::decode(entry);
+    if served.is_stored_as_served() { tree } else { convert::convert(tree, &served.row.api_version()) }
+}
+
+/// One stored object, copied when nothing else is asked for.
+pub fn entry(call: &Call, code: u16, served: &Served, entry: &Entry) -> Response<Body> {
+    let plain = call.accept.encoding == Encoding::Json && call.accept.form == Form::Object;
+    if plain && served.is_stored_as_served() {
+        return json_bytes(&call.accept, code, entry.value.clone());
+    }
+    object(call, code, served, &served_tree(served, entry))
+}
+
+/// One object in the version of the request, in the form the client asked for.
+pub fn object(call: &Call, code: u16, served: &Served, object: &Value) -> Response<Body> {
+    match call.accept.form {
+        Form::Object => tree(&call.accept, code, object),
+        Form::Metadata => tree(&call.accept, code, &metadata_only(object)),
+        Form::Table => match table(served, &[object], &call.query) {
+            Ok(mut answer) => {
+                answer["metadata"] = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                tree(&json_only(&call.accept), code, &answer)
+            }
+            Err(error) => status(&call.accept, &error),
+        },
+    }
+}
+
+/// Tables have no protobuf form; upstream refuses, and no client asks without JSON as an alternative.
+pub fn json_only(accept: &Accept) -> Accept {
+    let encoding = if accept.encoding == Encoding::Protobuf { Encoding::Json } else { accept.encoding };
+    Accept { encoding, ..*accept }
+}
+
+pub fn metadata_only(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+}
+
+pub fn include_object(query: &Query) -> Result<IncludeObject, Status> {
+    match query.get("includeObject") {
+        "" | "Metadata" => Ok(IncludeObject::Metadata),
+        "Object" => Ok(IncludeObject::Object),
+        "None" => Ok(IncludeObject::None),
+        other => Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+    }
+}
+
+pub fn table(served: &Served, objects: &[&Value], query: &Query) -> Result<Value, Status> {
+    let include = include_object(query)?;
+    Ok(table::render(&served.row, objects, Timestamp::now(), include))
+}

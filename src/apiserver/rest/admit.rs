@@ -1,0 +1,65 @@
+//! A write's meeting with admission.
+//!
+//! Owns: how a call becomes a `Review`.
+//! Called by: every write.
+//! Never: decides.
+
+use std::sync::Arc;
+
+use minik_api::Status;
+use minik_api::registry::GroupVersionKind;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::admission::{Operation, Review};
+use crate::call::Call;
+use crate::server::Core;
+
+/// What of a review differs from one write of a call to another.
+pub struct Subject {
+    pub operation: Operation,
+    pub kind: GroupVersionKind,
+    pub name: String,
+    pub object: Value,
+    pub old: Arc<Value>,
+    pub options: Value,
+    pub dry_run: bool,
+}
+
+pub fn review(call: &Call, subject: Subject) -> Review {
+    Review {
+        user: call.user.clone(),
+        operation: subject.operation,
+        kind: subject.kind,
+        group: call.info.group.clone(),
+        version: call.info.version.clone(),
+        resource: call.info.resource.clone(),
+        subresource: call.info.subresource.clone(),
+        namespace: call.info.namespace.clone(),
+        name: subject.name,
+        object: subject.object,
+        old: subject.old,
+        options: subject.options,
+        dry_run: subject.dry_run,
+        warnings: Mutex::default(),
+    }
+}
+
+/// Moves what plugins warned about to the call.
+fn pass_warnings(call: &Call, review: &Review) {
+    for text in review.warnings.lock().drain(..) {
+        call.warn(text);
+    }
+}
+
+pub async fn mutate(core: &Core, call: &Call, review: &mut Review) -> Result<(), Status> {
+    let outcome = core.admission.mutate(review).await;
+    pass_warnings(call, review);
+    outcome
+}
+
+pub async fn validate(core: &Core, call: &Call, review: &Review) -> Result<(), Status> {
+    let outcome = core.admission.validate(review).await;
+    pass_warnings(call, review);
+    outcome
+}

@@ -1,0 +1,215 @@
+//! POST: a new object.
+//!
+//! Owns: system metadata, generated names, and the order decode, default, admit, prepare, validate, store.
+//! Called by: `rest`; update and apply, when they may create what is not there.
+//! Never: overwrites.
+
+use std::sync::Arc;
+
+use http::Response;
+use minik_api::registry::GroupVersionKind;
+use minik_api::{Status, apply, convert, defaulting, object, strategy, validation};
+use minik_store::{Entry, Error, Write};
+use rand::Rng;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::admission::Operation;
+use crate::body::Body;
+use crate::call::{Call, WriteOptions, now};
+use crate::rest::admit::{self, Subject};
+use crate::rest::special;
+use crate::server::Core;
+use crate::{decode, reply, stored};
+
+/// Names that a client leaves to the server end in this many random letters.
+const SUFFIX_LENGTH: usize = 5;
+/// What a generated name is cut to, so that the whole of it is no longer than a DNS label.
+const BASE_LENGTH_MAX: usize = 63 - SUFFIX_LENGTH;
+/// Without vowels and what looks alike, so that no words come out.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Upstream tries as often when a generated name is taken.
+const ATTEMPTS_MAX: usize = 8;
+
+/// What a write came to.
+pub enum Outcome {
+    Stored(Entry),
+    /// A dry run, or the last state of what the write made disappear.
+    Shown(Value),
+}
+
+pub fn respond(call: &Call, code: u16, outcome: Outcome) -> Response<Body> {
+    match outcome {
+        Outcome::Stored(entry) => reply::entry(call, code, &call.served, &entry),
+        Outcome::Shown(tree) => reply::object(call, code, &call.served, &tree),
+    }
+}
+
+pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::of(call, "CreateOptions")?;
+    let kind = call.kind();
+    let mut tree = decode::body(call, &kind, options.validation)?;
+    decode::check_namespace(&mut tree, call.object_namespace())?;
+    default(&kind, &mut tree);
+    if !call.served.row.is_stored() {
+        return special::answer(core, call, tree).await;
+    }
+    let outcome = insert(core, call, &options, tree, Track::Update).await?;
+    Ok(respond(call, 201, outcome))
+}
+
+pub fn default(kind: &GroupVersionKind, tree: &mut Value) {
+    defaulting::apply(&kind.group, &kind.version, &kind.kind, tree);
+}
+
+/// Whether the write has to be noted in the managed fields, or apply has done so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Track {
+    Update,
+    Done,
+}
+
+enum Failure {
+    /// The name is.
+    Taken,
+    /// An address or a port that was chosen for it is.
+    Allocated,
+    Refused(Status),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Failure::Refused(status)
+    }
+}
+
+/// Stores an object that is decoded and defaulted.
+pub async fn insert(
+    core: &Arc<Core>,
+    call: &Call,
+    options: &WriteOptions,
+    tree: Value,
+    track: Track,
+) -> Result<Outcome, Status> {
+    let mut review = admit::review(call, subject(call, options, tree));
+    admit::mutate(core, call, &mut review).await?;
+    default(&call.served.row.kind(), &mut review.object);
+    let generated = object::name(&review.object).is_empty();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match attempt(core, call, options, review.object.clone(), track).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(Failure::Refused(status)) => return Err(status),
+            Err(Failure::Taken) if generated && attempts < ATTEMPTS_MAX => {}
+            Err(Failure::Allocated) if attempts < ATTEMPTS_MAX => {}
+            Err(Failure::Taken) => {
+                return Err(Status::already_exists(&call.served.row.qualified(), object::name(&review.object)));
+            }
+            Err(Failure::Allocated) => return Err(Status::internal("every address that was tried is taken")),
+        }
+    }
+}
+
+fn subject(call: &Call, options: &WriteOptions, object: Value) -> Subject {
+    Subject {
+        operation: Operation::Create,
+        kind: call.served.row.kind(),
+        name: object::name(&object).to_string(),
+        object,
+        old: Arc::new(Value::Null),
+        options: options.to_json(),
+        dry_run: options.dry_run,
+    }
+}
+
+async fn attempt(
+    core: &Arc<Core>,
+    call: &Call,
+    options: &WriteOptions,
+    mut tree: Value,
+    track: Track,
+) -> Result<Outcome, Failure> {
+    let kind = call.served.row.kind();
+    born(&mut tree);
+    strategy::prepare_create(&call.served.row, &mut tree);
+    special::before_create(call, &mut tree);
+    if track == Track::Update {
+        note(call, None, &mut tree, options, "");
+    }
+    let faults = validation::create(&kind.group, &kind.version, &kind.kind, &tree);
+    if !faults.is_empty() {
+        return Err(Status::invalid(&kind.group, &kind.kind, object::name(&tree), &faults).into());
+    }
+    let mut writes = special::allocate(core, call, &mut tree, None)?;
+    let review = admit::review(call, subject(call, options, tree));
+    admit::validate(core, call, &review).await?;
+    let tree = review.object;
+    let key = call.served.key(&call.info.namespace, object::name(&tree));
+    if options.dry_run {
+        return if core.store.get(&key).is_some() { Err(Failure::Taken) } else { Ok(Outcome::Shown(tree)) };
+    }
+    writes.insert(0, Write::Create { key: key.clone(), value: stored::encode(&to_stored(call, tree)) });
+    match core.store.transact(writes).await {
+        Ok(mut entries) => Ok(Outcome::Stored(entries.swap_remove(0))),
+        Err(Error::Exists { key: taken }) if taken == key => Err(Failure::Taken),
+        Err(Error::Exists { .. }) => Err(Failure::Allocated),
+        Err(error) => Err(store_failure(&error).into()),
+    }
+}
+
+/// The metadata that only the server gives.
+fn born(tree: &mut Value) {
+    let base = tree["metadata"]["generateName"].as_str().unwrap_or("").to_string();
+    let has_name = !object::name(tree).is_empty();
+    let metadata = tree["metadata"].as_object_mut().expect("decoding gave it one");
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "selfLink"] {
+        metadata.remove(field);
+    }
+    metadata.insert("uid".into(), Uuid::new_v4().to_string().into());
+    metadata.insert("creationTimestamp".into(), now().into());
+    if !has_name && !base.is_empty() {
+        metadata.insert("name".into(), generated_name(&base, &mut rand::rng()).into());
+    }
+}
+
+fn generated_name(base: &str, dice: &mut impl Rng) -> String {
+    let mut name: String = base.chars().take(BASE_LENGTH_MAX).collect();
+    for _ in 0..SUFFIX_LENGTH {
+        name.push(ALPHABET[dice.random_range(0..ALPHABET.len())] as char);
+    }
+    name
+}
+
+/// Notes in the managed fields who wrote what.
+pub fn note(call: &Call, old: Option<&Value>, new: &mut Value, options: &WriteOptions, subresource: &str) {
+    let (manager, api_version) = (&options.field_manager, call.served.row.api_version());
+    let type_name = call.served.type_name();
+    apply::track_update(old, new, manager, apply::Operation::Update, type_name, &api_version, subresource, &now());
+}
+
+/// The object in the version that is stored.
+pub fn to_stored(call: &Call, tree: Value) -> Value {
+    if call.served.is_stored_as_served() { tree } else { convert::convert(tree, &call.served.stored_api_version()) }
+}
+
+/// What a client sees when the store itself fails.
+pub fn store_failure(error: &Error) -> Status {
+    Status::internal(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn a_generated_name_fits_into_a_label_and_keeps_its_base() {
+        let mut dice = rand::rngs::StdRng::seed_from_u64(1);
+        let name = generated_name("web-", &mut dice);
+        assert!(name.starts_with("web-") && name.len() == 9, "{name}");
+        let long = generated_name(&"x".repeat(80), &mut dice);
+        assert_eq!(long.len(), 63);
+        assert!(long.bytes().skip(58).all(|b| ALPHABET.contains(&b)));
+    }
+}

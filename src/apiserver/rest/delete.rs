@@ -1,0 +1,334 @@
+//! DELETE of one object.
+//!
+//! Owns: delete options, grace periods, the finalizers that propagation asks for, and when an object may go at once.
+//! Called by: `rest`, deletion of collections, evictions.
+//! Never: touches dependents; the garbage collector does.
+
+use std::sync::Arc;
+
+use http::Response;
+use jiff::{SignedDuration, Timestamp};
+use minik_api::registry::Dependents;
+use minik_api::schema::Type;
+use minik_api::wire::{protobuf, time};
+use minik_api::{FieldError, Status, decode, object};
+use minik_store::{Entry, Error, Write};
+use serde_json::{Value, json};
+
+use crate::admission::Operation;
+use crate::body::Body;
+use crate::call::{Call, check_dry_run};
+use crate::catalog::Served;
+use crate::rest::admit::{self, Subject};
+use crate::rest::create::{store_failure, to_stored};
+use crate::rest::special;
+use crate::server::Core;
+use crate::{reply, stored};
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+/// How often a deletion is tried again when somebody else changed the object meanwhile.
+const ATTEMPTS_MAX: usize = 16;
+
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    pub grace_period_seconds: Option<i64>,
+    pub uid: String,
+    pub resource_version: String,
+    pub orphan_dependents: Option<bool>,
+    /// `Orphan`, `Background`, `Foreground` or empty.
+    pub propagation_policy: String,
+    pub dry_run: bool,
+    /// As the client sent it, for admission.
+    pub tree: Value,
+}
+
+impl DeleteOptions {
+    pub fn of(call: &Call) -> Result<Self, Status> {
+        Self::from_tree(if call.body.is_empty() { from_query(call)? } else { from_body(call)? })
+    }
+
+    pub fn from_tree(mut tree: Value) -> Result<Self, Status> {
+        let mut faults = Vec::new();
+        let policy = tree["propagationPolicy"].as_str().unwrap_or("").to_string();
+        let orphan_dependents = tree["orphanDependents"].as_bool();
+        if !policy.is_empty() && orphan_dependents.is_some() {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            faults.push(FieldError::invalid("propagationPolicy", &json!(policy), detail));
+        }
+        if !matches!(policy.as_str(), "" | "Orphan" | "Background" | "Foreground") {
+            faults.push(FieldError::not_supported("propagationPolicy", &json!(policy), &["Foreground", "Background", "Orphan", "nil"]));
+        }
+        let dry_run: Vec<&str> = tree["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        check_dry_run(&dry_run, &mut faults);
+        if !faults.is_empty() {
+            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &faults));
+        }
+        let precondition = |field: &str| tree["preconditions"][field].as_str().unwrap_or("").to_string();
+        let options = Self {
+            grace_period_seconds: tree["gracePeriodSeconds"].as_i64(),
+            uid: precondition("uid"),
+            resource_version: precondition("resourceVersion"),
+            orphan_dependents,
+            propagation_policy: policy,
+            dry_run: !dry_run.is_empty(),
+            tree: Value::Null,
+        };
+        tree["kind"] = "DeleteOptions".into();
+        tree["apiVersion"] = "meta.k8s.io/v1".into();
+        Ok(Self { tree, ..options })
+    }
+}
+
+fn from_query(call: &Call) -> Result<Value, Status> {
+    let mut tree = json!({});
+    if let Some(seconds) = call.query.number("gracePeriodSeconds")? {
+        tree["gracePeriodSeconds"] = seconds.into();
+    }
+    if let Some(orphan) = call.query.optional_flag("orphanDependents") {
+        tree["orphanDependents"] = orphan.into();
+    }
+    let policy = call.query.get("propagationPolicy");
+    if !policy.is_empty() {
+        tree["propagationPolicy"] = policy.into();
+    }
+    let dry_run: Vec<&str> = call.query.all("dryRun").collect();
+    if !dry_run.is_empty() {
+        tree["dryRun"] = json!(dry_run);
+    }
+    Ok(tree)
+}
+
+fn from_body(call: &Call) -> Result<Value, Status> {
+    let of = Type::meta("DeleteOptions").expect("meta/v1 has DeleteOptions");
+    let wrong = |e: String| Status::bad_request(format!("the delete options could not be decoded: {e}"));
+    match call.content_type() {
+        protobuf::CONTENT_TYPE => {
+            let envelope = protobuf::open(&call.body).map_err(|e| wrong(e.to_string()))?;
+            protobuf::decode_as(&envelope, Some(of)).map_err(|e| wrong(e.to_string()))
+        }
+        "application/yaml" => serde_yaml::from_slice(&call.body).map_err(|e| wrong(e.to_string())),
+        _ => decode::from_json(of, &call.body).map(|d| d.object).map_err(|e| wrong(e.to_string())),
+    }
+}
+
+/// What is to be done with the object now.
+#[derive(Debug, PartialEq)]
+pub enum Deletion {
+    /// It is on its way already, and this request does not hurry it.
+    Pending,
+    /// It stays, changed so: it waits for its grace period or for finalizers.
+    Mark(Box<Value>),
+    Now,
+}
+
+/// How long a Pod may take to end.
+fn grace_of_pod(pod: &Value, asked: Option<i64>) -> i64 {
+    let phase = pod["status"]["phase"].as_str().unwrap_or("");
+    if pod["spec"]["nodeName"].as_str().unwrap_or("").is_empty() || matches!(phase, "Succeeded" | "Failed") {
+        return 0;
+    }
+    let seconds = asked.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
+    // Upstream reads a negative period as one second: at once, but in order.
+    if seconds < 0 { 1 } else { seconds }
+}
+
+fn shorten(pod: &mut Value, seconds: i64) {
+    let current = pod["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let end = pod["metadata"]["deletionTimestamp"].as_str().and_then(|t| t.parse::<Timestamp>().ok());
+    if let Some(end) = end {
+        let end = end + SignedDuration::from_secs(seconds - current);
+        pod["metadata"]["deletionTimestamp"] = time::format_seconds(end).into();
+    }
+    pod["metadata"]["deletionGracePeriodSeconds"] = seconds.into();
+}
+
+fn mark(tree: &mut Value, now: Timestamp, seconds: i64) {
+    if object::is_deleting(tree) {
+        return;
+    }
+    let end = now + SignedDuration::from_secs(seconds);
+    tree["metadata"]["deletionTimestamp"] = time::format_seconds(end).into();
+    tree["metadata"]["deletionGracePeriodSeconds"] = seconds.into();
+    let generation = object::generation(tree);
+    if generation > 0 {
+        tree["metadata"]["generation"] = (generation + 1).into();
+    }
+}
+
+/// The finalizers that stand for orphaning or for deleting dependents first.
+fn set_finalizers(tree: &mut Value, default: Dependents, options: &DeleteOptions) {
+    let has = |name: &str| object::finalizers(tree).any(|f| f == name);
+    let orphan = match (options.orphan_dependents, options.propagation_policy.as_str()) {
+        (Some(orphan), _) => orphan,
+        (None, "Orphan") => true,
+        (None, "Background" | "Foreground") => false,
+        _ => has(ORPHAN) || (default == Dependents::Orphan && !has(FOREGROUND)),
+    };
+    let foreground = match (options.orphan_dependents, options.propagation_policy.as_str()) {
+        (Some(_), _) => false,
+        (None, "Foreground") => true,
+        (None, "Background" | "Orphan") => false,
+        _ => has(FOREGROUND),
+    };
+    let mut finalizers: Vec<String> =
+        object::finalizers(tree).filter(|f| *f != ORPHAN && *f != FOREGROUND).map(String::from).collect();
+    if orphan {
+        finalizers.push(ORPHAN.into());
+    }
+    if foreground {
+        finalizers.push(FOREGROUND.into());
+    }
+    if finalizers.is_empty() {
+        tree["metadata"].as_object_mut().expect("a stored object has metadata").remove("finalizers");
+    } else {
+        tree["metadata"]["finalizers"] = json!(finalizers);
+    }
+}
+
+pub fn plan(served: &Served, old: &Value, options: &DeleteOptions, now: Timestamp) -> Deletion {
+    let mut tree = old.clone();
+    let graceful = served.row.kind == "Pod" && served.row.group.is_empty();
+    let mut grace = 0;
+    if graceful && object::is_deleting(old) {
+        let current = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+        match options.grace_period_seconds {
+            Some(seconds) if seconds < current => {
+                grace = seconds.max(0);
+                shorten(&mut tree, grace);
+            }
+            _ => return Deletion::Pending,
+        }
+    } else if graceful {
+        grace = grace_of_pod(old, options.grace_period_seconds);
+        mark(&mut tree, now, grace);
+    }
+    set_finalizers(&mut tree, served.row.dependents, options);
+    let held = object::finalizers(&tree).next().is_some();
+    if !graceful && (held || special::is_held(served, &tree)) {
+        mark(&mut tree, now, 0);
+        special::terminating(served, &mut tree);
+        return Deletion::Mark(Box::new(tree));
+    }
+    if grace > 0 || held { Deletion::Mark(Box::new(tree)) } else { Deletion::Now }
+}
+
+/// What became of the object.
+pub enum Gone {
+    /// Its last state.
+    Now(Entry),
+    /// It is still there, on its way out.
+    Later(Entry),
+    DryRun(Value, Deletion),
+}
+
+pub async fn delete(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
+    let options = DeleteOptions::of(call)?;
+    let gone = remove(core, call, &call.info.namespace, &call.info.name, &options).await?;
+    let status = |tree: &Value| {
+        let row = &call.served.row;
+        let mut details = json!({"name": object::name(tree), "kind": row.plural, "uid": object::uid(tree)});
+        if !row.group.is_empty() {
+            details["group"] = row.group.as_ref().into();
+        }
+        reply::success(&call.accept, 200, Some(details))
+    };
+    Ok(match gone {
+        Gone::Later(entry) => {
+            // The client asked to wait for dependents, so it is told that this takes time.
+            let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
+            reply::entry(call, code, &call.served, &entry)
+        }
+        Gone::Now(entry) if special::shows_what_it_deletes(&call.served) => reply::entry(call, 200, &call.served, &entry),
+        Gone::Now(entry) => status(&stored::decode(&entry)),
+        Gone::DryRun(tree, Deletion::Now) if !special::shows_what_it_deletes(&call.served) => status(&tree),
+        Gone::DryRun(tree, _) => reply::object(call, 200, &call.served, &tree),
+    })
+}
+
+/// Deletes one object of the call's resource.
+pub async fn remove(
+    core: &Arc<Core>,
+    call: &Call,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Gone, Status> {
+    let served = &call.served;
+    let key = served.key(namespace, name);
+    let missing = || Status::not_found(&served.row.qualified(), name);
+    for _ in 0..ATTEMPTS_MAX {
+        let entry = core.store.get(&key).ok_or_else(missing)?;
+        let old = Arc::new(reply::served_tree(served, &entry));
+        check_preconditions(served, &old, options)?;
+        admit(core, call, namespace, name, &old, options).await?;
+        let deletion = plan(served, &old, options, Timestamp::now());
+        if options.dry_run {
+            let tree = match &deletion {
+                Deletion::Mark(tree) => tree.as_ref().clone(),
+                _ => old.as_ref().clone(),
+            };
+            return Ok(Gone::DryRun(tree, deletion));
+        }
+        let (writes, now) = match deletion {
+            Deletion::Pending => return Ok(Gone::Later(entry)),
+            Deletion::Mark(tree) if *tree == *old => return Ok(Gone::Later(entry)),
+            Deletion::Mark(tree) => {
+                let value = stored::encode(&to_stored(call, *tree));
+                (vec![Write::Update { key: key.clone(), expected: entry.modified, value }], false)
+            }
+            Deletion::Now => {
+                let mut writes = vec![Write::Delete { key: key.clone(), expected: Some(entry.modified) }];
+                writes.extend(special::release(call, &old));
+                (writes, true)
+            }
+        };
+        match core.store.transact(writes).await {
+            Ok(mut entries) if now => return Ok(Gone::Now(entries.swap_remove(0))),
+            Ok(mut entries) => return Ok(Gone::Later(entries.swap_remove(0))),
+            Err(Error::Conflict { .. }) => {}
+            Err(Error::NotFound { .. }) => return Err(missing()),
+            Err(error) => return Err(store_failure(&error)),
+        }
+    }
+    Err(Status::conflict(&served.row.qualified(), name, "it changes too fast to be deleted"))
+}
+
+fn check_preconditions(served: &Served, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    let (uid, version) = (object::uid(old), object::resource_version(old));
+    let why = if !options.uid.is_empty() && options.uid != uid {
+        format!("Precondition failed: UID in precondition: {}, UID in object meta: {uid}", options.uid)
+    } else if !options.resource_version.is_empty() && options.resource_version != version {
+        let wanted = &options.resource_version;
+        format!("Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}")
+    } else {
+        return Ok(());
+    };
+    Err(Status::conflict(&served.row.qualified(), object::name(old), &why))
+}
+
+async fn admit(
+    core: &Core,
+    call: &Call,
+    namespace: &str,
+    name: &str,
+    old: &Arc<Value>,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
+    let mut review = admit::review(
+        call,
+        Subject {
+            operation: Operation::Delete,
+            kind: call.served.row.kind(),
+            name: name.into(),
+            object: Value::Null,
+            old: old.clone(),
+            options: options.tree.clone(),
+            dry_run: options.dry_run,
+        },
+    );
+    review.namespace = namespace.into();
+    review.subresource = String::new();
+    admit::mutate(core, call, &mut review).await?;
+    admit::validate(core, call, &review).await
+}

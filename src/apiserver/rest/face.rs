@@ -1,0 +1,204 @@
+//! What of an object a client sees and may write under a path: all of it, its status, its scale, ...
+//!
+//! Owns: the two directions between the stored object and each of these faces.
+//! Called by: get, update, patch, apply.
+//! Never: reads or writes the store.
+
+use minik_api::registry::Resource;
+use minik_api::selector::LabelSelector;
+use minik_api::{FieldError, Status, object, strategy};
+use serde_json::{Map, Value, json};
+
+use crate::call::Call;
+use crate::catalog::Served;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Face {
+    Whole,
+    Status,
+    Scale,
+    /// `spec.finalizers` of a Namespace.
+    Finalize,
+    /// The conditions of a CertificateSigningRequest.
+    Approval,
+    EphemeralContainers,
+    Resize,
+}
+
+fn pointer<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
+    path.trim_start_matches('.').split('.').try_fold(tree, |at, part| at.get(part))
+}
+
+fn set(tree: &mut Value, path: &str, value: Value) {
+    let mut at = tree;
+    for part in path.trim_start_matches('.').split('.') {
+        if !at.is_object() {
+            *at = Value::Object(Map::new());
+        }
+        at = at.as_object_mut().expect("made one above").entry(part).or_insert(Value::Null);
+    }
+    *at = value;
+}
+
+fn remove(tree: &mut Value, path: &str) {
+    let (parent, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut at = Some(&mut *tree);
+    for part in parent.split('.').filter(|p| !p.is_empty()) {
+        at = at.and_then(|a| a.get_mut(part));
+    }
+    if let Some(Value::Object(fields)) = at {
+        fields.remove(last);
+    }
+}
+
+impl Face {
+    pub fn of(call: &Call) -> Face {
+        match call.info.subresource.as_str() {
+            "status" => Face::Status,
+            "scale" => Face::Scale,
+            "finalize" => Face::Finalize,
+            "approval" => Face::Approval,
+            "ephemeralcontainers" => Face::EphemeralContainers,
+            "resize" => Face::Resize,
+            _ => Face::Whole,
+        }
+    }
+
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Face::Whole => "",
+            Face::Status => "status",
+            Face::Scale => "scale",
+            Face::Finalize => "finalize",
+            Face::Approval => "approval",
+            Face::EphemeralContainers => "ephemeralcontainers",
+            Face::Resize => "resize",
+        }
+    }
+
+    /// What the client reads there.
+    pub fn show(self, served: &Served, whole: &Value) -> Value {
+        if self == Face::Scale { scale_of(served, whole) } else { whole.clone() }
+    }
+
+    /// The stored object after the client wrote `written` there.
+    pub fn merge(self, served: &Served, old: &Value, written: Value) -> Result<Value, Status> {
+        let mut new = written;
+        match self {
+            Face::Whole => strategy::prepare_update(&served.row, &mut new, old),
+            Face::Status => strategy::prepare_status_update(&served.row, &mut new, old),
+            Face::Scale => new = scaled(served, old, &new)?,
+            Face::Finalize => new = keep_but(old, &new, &["spec.finalizers"]),
+            Face::Approval => new = keep_but(old, &new, &["status.conditions"]),
+            Face::EphemeralContainers => {
+                new = keep_but(old, &new, &["spec.ephemeralContainers"]);
+                count_generation(&served.row, &mut new, old);
+            }
+            Face::Resize => {
+                new = resized(old, &new);
+                count_generation(&served.row, &mut new, old);
+            }
+        }
+        Ok(new)
+    }
+}
+
+/// `old` with the named fields, and what every write may carry, of `written`.
+fn keep_but(old: &Value, written: &Value, fields: &[&str]) -> Value {
+    let mut new = old.clone();
+    for field in fields {
+        match pointer(written, field) {
+            Some(value) => set(&mut new, field, value.clone()),
+            None => remove(&mut new, field),
+        }
+    }
+    if let Some(value) = written["metadata"].get("managedFields") {
+        new["metadata"]["managedFields"] = value.clone();
+    }
+    new
+}
+
+fn count_generation(row: &Resource, new: &mut Value, old: &Value) {
+    if row.generation.counts_changes && new["spec"] != old["spec"] {
+        new["metadata"]["generation"] = (object::generation(old) + 1).into();
+    }
+}
+
+/// Only resources of containers, found by name, change in a resize.
+fn resized(old: &Value, written: &Value) -> Value {
+    let mut new = keep_but(old, written, &[]);
+    for list in ["containers", "initContainers"] {
+        let Some(containers) = new["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
+        for container in containers {
+            let mut all = written["spec"][list].as_array().into_iter().flatten();
+            let Some(wanted) = all.find(|c| c["name"] == container["name"]) else { continue };
+            for field in ["resources", "resizePolicy"] {
+                if let Some(value) = wanted.get(field) {
+                    container[field] = value.clone();
+                }
+            }
+        }
+    }
+    if let Some(resources) = written["spec"].get("resources") {
+        new["spec"]["resources"] = resources.clone();
+    }
+    new
+}
+
+/// Where a resource keeps what `Scale` shows.
+struct ScalePaths<'a> {
+    replicas: &'a str,
+    status_replicas: &'a str,
+    selector: &'a str,
+}
+
+fn scale_paths(served: &Served) -> ScalePaths<'_> {
+    match served.custom().and_then(|c| c.scale()) {
+        Some((replicas, status_replicas, selector)) => ScalePaths { replicas, status_replicas, selector },
+        None => {
+            ScalePaths { replicas: ".spec.replicas", status_replicas: ".status.replicas", selector: ".spec.selector" }
+        }
+    }
+}
+
+fn selector_text(served: &Served, value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Object(_) if served.row.kind == "ReplicationController" => LabelSelector::from_map(value).to_string(),
+        Value::Object(_) => LabelSelector::from_object(value).map(|s| s.to_string()).unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+fn scale_of(served: &Served, whole: &Value) -> Value {
+    let paths = scale_paths(served);
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = whole["metadata"].get(field) {
+            metadata.insert(field.into(), value.clone());
+        }
+    }
+    let number = |path: &str| pointer(whole, path).and_then(Value::as_i64).unwrap_or(0);
+    let mut spec = Map::new();
+    if number(paths.replicas) != 0 {
+        spec.insert("replicas".into(), number(paths.replicas).into());
+    }
+    let mut status = json!({"replicas": number(paths.status_replicas)});
+    let selector = pointer(whole, paths.selector).map(|s| selector_text(served, s)).unwrap_or_default();
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+fn scaled(served: &Served, old: &Value, scale: &Value) -> Result<Value, Status> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let fault = FieldError::invalid("spec.replicas", &replicas.into(), "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", object::name(old), &[fault]));
+    }
+    let mut new = old.clone();
+    set(&mut new, scale_paths(served).replicas, replicas.into());
+    strategy::prepare_update(&served.row, &mut new, old);
+    Ok(new)
+}

@@ -1,0 +1,100 @@
+//! What the verbs do, for every resource alike.
+//!
+//! Owns: one file a verb, and which verb answers which request.
+//! Called by: the pipeline, after authorization.
+//! Never: knows a kind; what a few kinds do differently is in `face` and `special`.
+
+pub mod admit;
+pub mod bind;
+pub mod connect;
+pub mod create;
+pub mod delete;
+pub mod delete_collection;
+pub mod evict;
+pub mod face;
+pub mod get;
+pub mod list;
+pub mod page;
+pub mod patch;
+pub mod select;
+pub mod special;
+pub mod update;
+pub mod watch;
+pub mod watch_frame;
+
+use std::sync::Arc;
+
+use http::Response;
+use minik_api::{Status, Verb};
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::reply;
+use crate::server::Core;
+
+/// go-restful's answer to a method that a path does not have.
+fn method_not_allowed() -> Response<Body> {
+    reply::text(405, "405: Method Not Allowed")
+}
+
+fn page_not_found() -> Response<Body> {
+    reply::text(404, "404 page not found\n")
+}
+
+pub async fn handle(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
+    let Some(verb) = crate::catalog::verb(&call.info.verb) else { return Ok(method_not_allowed()) };
+    let row = &call.served.row;
+    let across = matches!(verb, Verb::List | Verb::Watch);
+    if row.is_namespaced() && call.info.namespace.is_empty() && !across {
+        return Ok(if call.info.name.is_empty() { method_not_allowed() } else { page_not_found() });
+    }
+    if !row.is_namespaced() && !call.info.namespace.is_empty() && row.plural != "namespaces" {
+        return Ok(page_not_found());
+    }
+    if !call.info.subresource.is_empty() {
+        return subresource(core, call, verb).await;
+    }
+    if !row.verbs.has(verb) {
+        return Ok(method_not_allowed());
+    }
+    deprecation(call);
+    match verb {
+        Verb::Get => get::get(core, call).await,
+        Verb::List => list::list(core, call).await,
+        Verb::Watch => watch::watch(core, call).await,
+        Verb::Create if row.plural == "bindings" && row.group.is_empty() => bind::create(core, call).await,
+        Verb::Create => create::create(core, call).await,
+        Verb::Update => update::update(core, call).await,
+        Verb::Patch => patch::patch(core, call).await,
+        Verb::Delete => delete::delete(core, call).await,
+        Verb::DeleteCollection => delete_collection::delete_collection(core, call).await,
+    }
+}
+
+async fn subresource(core: &Arc<Core>, call: &Call, verb: Verb) -> Result<Response<Body>, Status> {
+    let Some(sub) = call.served.row.subresource(&call.info.subresource) else { return Ok(page_not_found()) };
+    if !sub.verbs.has(verb) {
+        return Ok(method_not_allowed());
+    }
+    match (sub.name.as_ref(), verb) {
+        ("eviction", _) => evict::create(core, call).await,
+        ("binding", _) => bind::create(core, call).await,
+        (_, Verb::Get) => get::get(core, call).await,
+        (_, Verb::Update) => update::update(core, call).await,
+        (_, Verb::Patch) => patch::patch(core, call).await,
+        _ => special::subresource(core, call).await,
+    }
+}
+
+/// APIs that upstream warns about, in its words.
+fn deprecation(call: &Call) {
+    let row = &call.served.row;
+    if !row.group.is_empty() || row.version != "v1" {
+        return;
+    }
+    match row.plural.as_ref() {
+        "endpoints" => call.warn("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        "componentstatuses" => call.warn("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => {}
+    }
+}

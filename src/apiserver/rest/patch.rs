@@ -1,0 +1,175 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
+//!
+//! Owns: which of them a content type means, and how a patched object is read again.
+//! Called by: `rest`.
+//! Never: knows how a patch works; `minik_api` does.
+
+use std::sync::Arc;
+
+use http::Response;
+use minik_api::decode::{DecodeError, strict_error};
+use minik_api::patch::{json, merge, strategic};
+use minik_api::registry::GroupVersionKind;
+use minik_api::schema::Type;
+use minik_api::structure::Structure;
+use minik_api::{FieldError, Status, apply, decode, object};
+use serde_json::Value;
+
+use crate::body::Body;
+use crate::call::{Call, FieldValidation, WriteOptions, now};
+use crate::decode::unsupported;
+use crate::rest::create::{self, Track, default, respond};
+use crate::rest::face::Face;
+use crate::rest::update::{Change, shown};
+use crate::server::Core;
+
+const JSON: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
+
+enum Kind {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+}
+
+pub async fn patch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
+    let is_custom = call.served.custom().is_some();
+    let accepted: &[&str] = if is_custom { &[JSON, MERGE, APPLY] } else { &[JSON, MERGE, STRATEGIC, APPLY] };
+    let content_type = call.content_type();
+    if !accepted.contains(&content_type) {
+        return Err(unsupported(accepted));
+    }
+    let options = WriteOptions::of(call, "PatchOptions")?;
+    if content_type == APPLY {
+        return apply_patch(core, call, &options).await;
+    }
+    let tree: Value = serde_json::from_slice(&call.body)
+        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let patch = match content_type {
+        JSON => Kind::Json(tree),
+        MERGE => Kind::Merge(tree),
+        _ => Kind::Strategic(tree),
+    };
+    let face = Face::of(call);
+    let rewrite = |current: &Value| patched(call, &options, &patch, current);
+    let change = Change { face, options: &options, track: Track::Update, rewrite: &rewrite };
+    Ok(shown(call, face, 200, change.apply(core, call).await?))
+}
+
+/// The object as the patch leaves it, read again as if it had been sent whole.
+fn patched(call: &Call, options: &WriteOptions, patch: &Kind, current: &Value) -> Result<Value, Status> {
+    let tree = match patch {
+        Kind::Json(patch) => json::apply(current, patch)?,
+        Kind::Merge(patch) => {
+            if !patch.is_object() {
+                return Err(Status::bad_request("error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"));
+            }
+            merge::apply(current, patch)
+        }
+        Kind::Strategic(patch) => strategic::apply_to(current, patch, structure(call))?,
+    };
+    let mut tree = reread(call, &call.kind(), tree, options.validation)?;
+    same_object(call, &tree)?;
+    default(&call.kind(), &mut tree);
+    // A patch that does not speak of the version applies to whatever is there.
+    Ok(tree)
+}
+
+fn structure(call: &Call) -> Structure<'_> {
+    let kind = call.kind();
+    if kind == call.served.row.kind() {
+        return call.served.structure();
+    }
+    Structure::of(&minik_api::registry::api_version(&kind.group, &kind.version), &kind.kind)
+}
+
+/// Back into the shape of its type: unknown fields go, quantities and times get their one spelling.
+fn reread(call: &Call, kind: &GroupVersionKind, tree: Value, validation: FieldValidation) -> Result<Value, Status> {
+    let is_custom = call.served.custom().is_some() && *kind == call.served.row.kind();
+    let Some(of) = Type::of_kind(&kind.group, &kind.version, &kind.kind).filter(|_| !is_custom) else {
+        return Ok(tree);
+    };
+    let decoded = decode::from_value(of, tree).map_err(|e| refuse(call, &e))?;
+    crate::decode::strictly(call, &decoded.strict, validation, |_| refuse_text(call, &strict_error(&decoded.strict)))?;
+    Ok(decoded.object)
+}
+
+fn refuse(call: &Call, error: &DecodeError) -> Status {
+    refuse_text(call, &error.to_string())
+}
+
+/// 422 about the patch as a whole: it leads to an object that cannot be.
+fn refuse_text(call: &Call, why: &str) -> Status {
+    let sent = String::from_utf8_lossy(&call.body).into_owned();
+    Status::invalid("", "", "", &[FieldError::invalid("patch", &sent.into(), why)])
+}
+
+fn same_object(call: &Call, tree: &Value) -> Result<(), Status> {
+    let (said, url) = (object::name(tree), &call.info.name);
+    if said != url {
+        let message = format!("the name of the object ({said}) does not match the name on the URL ({url})");
+        return Err(Status::bad_request(message));
+    }
+    if object::namespace(tree) != call.object_namespace() {
+        let message = "the namespace of the object does not match the namespace on the URL";
+        return Err(Status::bad_request(message));
+    }
+    Ok(())
+}
+
+async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> Result<Response<Body>, Status> {
+    let applied = applied_configuration(call, options)?;
+    let face = Face::of(call);
+    let kind = call.kind();
+    let merged = |live: Option<&Value>| -> Result<Value, Status> {
+        let (manager, sub) = (&options.field_manager, face.subresource());
+        let tree = apply::apply_to(live, &applied, manager, options.force, structure(call), sub, &now())?;
+        let mut tree = reread(call, &kind, tree, FieldValidation::Ignore)?;
+        default(&kind, &mut tree);
+        Ok(tree)
+    };
+    let rewrite = |live: &Value| merged(Some(live));
+    let change = Change { face, options, track: Track::Done, rewrite: &rewrite };
+    match change.apply(core, call).await {
+        Err(status) if status.code == 404 && face == Face::Whole => {
+            if !object::uid(&applied).is_empty() {
+                let why = format!("uid mismatch: the provided object specified uid {}, and no existing object was found", object::uid(&applied));
+                return Err(Status::conflict(&call.served.row.qualified(), &call.info.name, &why));
+            }
+            let outcome = create::insert(core, call, options, merged(None)?, Track::Done).await?;
+            Ok(respond(call, 201, outcome))
+        }
+        outcome => Ok(shown(call, face, 200, outcome?)),
+    }
+}
+
+/// The body of an apply: only what the manager says, so it is checked against the type but not completed by it.
+fn applied_configuration(call: &Call, options: &WriteOptions) -> Result<Value, Status> {
+    let mut tree: Value = serde_yaml::from_slice(&call.body)
+        .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+    if !tree.is_object() {
+        return Err(Status::bad_request("error decoding YAML: the body is no object"));
+    }
+    let kind = call.kind();
+    let expected = minik_api::registry::api_version(&kind.group, &kind.version);
+    let said = |field: &str| tree[field].as_str().unwrap_or("").to_string();
+    if said("kind") != *kind.kind || said("apiVersion") != expected {
+        let message = format!(
+            "Incorrect version specified in apply patch. Specified patch version: {}, expected: {expected}",
+            said("apiVersion")
+        );
+        return Err(Status::bad_request(message));
+    }
+    if tree["metadata"].get("managedFields").is_some_and(|m| m.as_array().is_none_or(|a| !a.is_empty())) {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    if !tree["metadata"].is_object() {
+        tree["metadata"] = Value::Object(Default::default());
+    }
+    crate::rest::update::check_name(call, &mut tree)?;
+    crate::decode::check_namespace(&mut tree, call.object_namespace())?;
+    reread(call, &kind, tree.clone(), options.validation)?;
+    Ok(tree)
+}

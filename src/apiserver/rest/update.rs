@@ -1,0 +1,229 @@
+//! PUT, and what every change of an existing object has in common.
+//!
+//! Owns: optimistic concurrency, the fields no client may change, writes that change nothing, and the deletion that
+//! the last removed finalizer completes.
+//! Called by: `rest`; patch, apply, scale, evictions and bindings for `Change`.
+//! Never: overwrites what the client has not seen, when it said what it has seen.
+
+use std::sync::Arc;
+
+use http::Response;
+use minik_api::{FieldError, Status, object, validation};
+use minik_store::{Entry, Error, Write};
+use serde_json::Value;
+
+use crate::admission::Operation;
+use crate::body::Body;
+use crate::call::{Call, WriteOptions};
+use crate::rest::admit::{self, Subject};
+use crate::rest::create::{self, Outcome, Track, default, note, respond, store_failure, to_stored};
+use crate::rest::face::Face;
+use crate::rest::special;
+use crate::server::Core;
+use crate::{decode, reply, stored};
+
+/// How often a change that names no version is tried again when somebody else was faster.
+const ATTEMPTS_MAX: usize = 16;
+const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+
+pub async fn update(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::of(call, "UpdateOptions")?;
+    let kind = call.kind();
+    let mut tree = decode::body(call, &kind, options.validation)?;
+    decode::check_namespace(&mut tree, call.object_namespace())?;
+    check_name(call, &mut tree)?;
+    default(&kind, &mut tree);
+    let face = Face::of(call);
+    let wanted = tree.clone();
+    let change = Change { face, options: &options, track: Track::Update, rewrite: &|_| Ok(wanted.clone()) };
+    match change.apply(core, call).await {
+        Err(status) if status.code == 404 && face == Face::Whole && call.served.row.create_on_update => {
+            if !object::uid(&tree).is_empty() || !object::resource_version(&tree).is_empty() {
+                return Err(status);
+            }
+            let outcome = create::insert(core, call, &options, tree, Track::Update).await?;
+            Ok(respond(call, 201, outcome))
+        }
+        outcome => Ok(shown(call, face, 200, outcome?)),
+    }
+}
+
+pub fn check_name(call: &Call, tree: &mut Value) -> Result<(), Status> {
+    let (said, url) = (object::name(tree), &call.info.name);
+    if said.is_empty() {
+        tree["metadata"]["name"] = url.as_str().into();
+    } else if said != url {
+        let message = format!("the name of the object ({said}) does not match the name on the URL ({url})");
+        return Err(Status::bad_request(message));
+    }
+    Ok(())
+}
+
+/// The answer to a change, as the face that was written to.
+pub fn shown(call: &Call, face: Face, code: u16, outcome: Outcome) -> Response<Body> {
+    if face != Face::Scale {
+        return respond(call, code, outcome);
+    }
+    let whole = match outcome {
+        Outcome::Stored(entry) => reply::served_tree(&call.served, &entry),
+        Outcome::Shown(tree) => tree,
+    };
+    reply::object(call, code, &call.served, &face.show(&call.served, &whole))
+}
+
+/// One change of an existing object.
+pub struct Change<'a> {
+    pub face: Face,
+    pub options: &'a WriteOptions,
+    pub track: Track,
+    /// What the face should become, given what it is; called again when somebody else was faster.
+    pub rewrite: &'a (dyn Fn(&Value) -> Result<Value, Status> + Send + Sync),
+}
+
+enum Try {
+    Done(Outcome),
+    Again,
+}
+
+impl Change<'_> {
+    /// To the object that the call names.
+    pub async fn apply(&self, core: &Arc<Core>, call: &Call) -> Result<Outcome, Status> {
+        for _ in 0..ATTEMPTS_MAX {
+            match self.attempt(core, call).await? {
+                Try::Done(outcome) => return Ok(outcome),
+                Try::Again => {}
+            }
+        }
+        Err(Status::conflict(&call.served.row.qualified(), &call.info.name, MODIFIED))
+    }
+
+    async fn attempt(&self, core: &Arc<Core>, call: &Call) -> Result<Try, Status> {
+        let key = call.served.key(&call.info.namespace, &call.info.name);
+        let entry = core.store.get(&key).ok_or_else(|| call.not_found())?;
+        let old = Arc::new(reply::served_tree(&call.served, &entry));
+        let shown = self.face.show(&call.served, &old);
+        let written = (self.rewrite)(&shown)?;
+        check_version(call, &written, &old)?;
+        let mut review = admit::review(call, self.subject(call, written, &Arc::new(shown)));
+        admit::mutate(core, call, &mut review).await?;
+        let mut new = self.face.merge(&call.served, &old, std::mem::take(&mut review.object))?;
+        keep_identity(&mut new, &old);
+        special::before_update(call, self.face, &mut new, &old);
+        if self.track == Track::Update {
+            note(call, Some(&old), &mut new, self.options, self.face.subresource());
+        }
+        self.check(call, &new, &old)?;
+        let writes = special::allocate(core, call, &mut new, Some(&old))?;
+        let object = self.face.show(&call.served, &new);
+        let review = admit::review(call, self.subject(call, object, &old));
+        admit::validate(core, call, &review).await?;
+        self.write(core, call, &entry, &old, new, writes).await
+    }
+
+    fn subject(&self, call: &Call, object: Value, old: &Arc<Value>) -> Subject {
+        Subject {
+            operation: Operation::Update,
+            kind: call.kind(),
+            name: call.info.name.clone(),
+            object,
+            old: old.clone(),
+            options: self.options.to_json(),
+            dry_run: self.options.dry_run,
+        }
+    }
+
+    fn check(&self, call: &Call, new: &Value, old: &Value) -> Result<(), Status> {
+        let kind = call.served.row.kind();
+        let faults = match self.face {
+            Face::Whole => validation::update(&kind.group, &kind.version, &kind.kind, new, old),
+            face => {
+                let sub = face.subresource();
+                validation::update_subresource(&kind.group, &kind.version, &kind.kind, sub, new, old)
+            }
+        };
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Status::invalid(&kind.group, &kind.kind, &call.info.name, &faults))
+    }
+
+    async fn write(
+        &self,
+        core: &Arc<Core>,
+        call: &Call,
+        entry: &Entry,
+        old: &Value,
+        new: Value,
+        mut writes: Vec<Write>,
+    ) -> Result<Try, Status> {
+        if new == *old {
+            return Ok(Try::Done(Outcome::Stored(entry.clone())));
+        }
+        let vanishes = completes_deletion(&new, old) && special::may_vanish(call, &new);
+        if self.options.dry_run {
+            return Ok(Try::Done(Outcome::Shown(new)));
+        }
+        let key = entry.key.to_string();
+        let last = vanishes.then(|| new.clone());
+        if vanishes {
+            writes = special::release(call, old);
+            writes.insert(0, Write::Delete { key, expected: Some(entry.modified) });
+        } else {
+            let value = stored::encode(&to_stored(call, new));
+            writes.insert(0, Write::Update { key, expected: entry.modified, value });
+        }
+        match core.store.transact(writes).await {
+            Ok(mut entries) => Ok(Try::Done(match last {
+                Some(tree) => Outcome::Shown(tree),
+                None => Outcome::Stored(entries.swap_remove(0)),
+            })),
+            Err(Error::Conflict { .. } | Error::Exists { .. }) => Ok(Try::Again),
+            Err(Error::NotFound { .. }) => Err(call.not_found()),
+            Err(error) => Err(store_failure(&error)),
+        }
+    }
+}
+
+/// What the client says it has seen must be what is there.
+fn check_version(call: &Call, written: &Value, old: &Value) -> Result<(), Status> {
+    let row = &call.served.row;
+    let uid = object::uid(written);
+    if !uid.is_empty() && uid != object::uid(old) {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(old));
+        return Err(Status::conflict(&row.qualified(), &call.info.name, &why));
+    }
+    let version = object::resource_version(written);
+    if version.is_empty() || version == "0" {
+        if row.unconditional_update {
+            return Ok(());
+        }
+        let mut fault = FieldError::invalid("metadata.resourceVersion", &Value::Null, "must be specified for an update");
+        fault.value = Some("0".into());
+        return Err(Status::invalid(&row.group, &row.kind, &call.info.name, &[fault]));
+    }
+    if version != object::resource_version(old) {
+        return Err(Status::conflict(&row.qualified(), &call.info.name, MODIFIED));
+    }
+    Ok(())
+}
+
+/// What no client changes.
+fn keep_identity(new: &mut Value, old: &Value) {
+    const KEPT: [&str; 5] =
+        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"];
+    let Some(metadata) = new["metadata"].as_object_mut() else { return };
+    metadata.remove("selfLink");
+    for field in KEPT {
+        match old["metadata"].get(field) {
+            Some(value) => drop(metadata.insert(field.into(), value.clone())),
+            None => drop(metadata.remove(field)),
+        }
+    }
+}
+
+/// Whether the object waits for nothing but this write to disappear.
+fn completes_deletion(new: &Value, old: &Value) -> bool {
+    object::is_deleting(old)
+        && object::finalizers(new).next().is_none()
+        && old["metadata"]["deletionGracePeriodSeconds"].as_i64() == Some(0)
+}

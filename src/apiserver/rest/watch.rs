@@ -1,0 +1,263 @@
+//! WATCH: what there is, then what changes, until the client, the clock or the server ends it.
+//!
+//! Owns: where a watch starts, what its selector makes of a change, bookmarks and the end.
+//! Called by: `rest`.
+//! Never: keeps a queue of its own; the store's history is the queue, so a slow client costs nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Response, header};
+use minik_api::{FieldError, FieldErrorType, Status};
+use minik_store::{Entry, Error, Event, EventKind, Range, Revision};
+use rand::Rng;
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::body::{self, Body};
+use crate::call::Call;
+use crate::catalog::Served;
+use crate::query::Query;
+use crate::rest::get::{not_older_than, parse_revision};
+use crate::rest::list::prefix_of;
+use crate::rest::select::Selector;
+use crate::rest::watch_frame::Frames;
+use crate::server::Core;
+
+/// Upstream's `--min-request-timeout`: a watch that names no end lasts so long, up to twice that.
+const TIMEOUT_SECONDS_MIN: u64 = 1800;
+/// A client that reads bookmarks gets one about as often.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Objects of the initial state that are written at once.
+const INITIAL_CHUNK: usize = 256;
+
+/// What a watch begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// The present state, as additions.
+    State { then_bookmark: bool },
+    After(Revision),
+}
+
+fn check(query: &Query) -> Result<(), Status> {
+    let mut faults = Vec::new();
+    let mut forbid = |path: &str, detail: &str| {
+        faults.push(FieldError { kind: FieldErrorType::Forbidden, path: path.into(), value: None, detail: detail.into() });
+    };
+    let exact = query.get("resourceVersionMatch");
+    match query.optional_flag("sendInitialEvents") {
+        None if !exact.is_empty() => {
+            forbid("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        }
+        Some(_) if exact.is_empty() => {
+            forbid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        Some(_) if exact != "NotOlderThan" => {
+            faults.push(FieldError::not_supported("resourceVersionMatch", &json!(exact), &["NotOlderThan"]));
+        }
+        _ => {}
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", &faults)) }
+}
+
+fn start_of(query: &Query) -> Result<Start, Status> {
+    let revision = parse_revision(query.get("resourceVersion"))?;
+    let bookmarks = query.flag("allowWatchBookmarks");
+    Ok(match query.optional_flag("sendInitialEvents") {
+        Some(true) => Start::State { then_bookmark: bookmarks },
+        Some(false) if revision.0 == 0 => Start::After(Revision(0)),
+        None if revision.0 == 0 => Start::State { then_bookmark: false },
+        _ => Start::After(revision),
+    })
+}
+
+struct Watching {
+    served: Arc<Served>,
+    selector: Selector,
+    frames: Frames,
+    watch: minik_store::Watch,
+    /// What is still to be sent of the state at the start.
+    initial: std::vec::IntoIter<Entry>,
+    initial_end: Option<Revision>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    stopping: CancellationToken,
+    ended: bool,
+}
+
+pub async fn watch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
+    check(&call.query)?;
+    let selector = Selector::of(call)?;
+    let start = start_of(&call.query)?;
+    let prefix = prefix_of(call, &selector);
+    if matches!(start, Start::State { .. }) {
+        not_older_than(core, parse_revision(call.query.get("resourceVersion"))?).await?;
+    }
+    let mut frames = Frames::new(call.accept, call.query.clone());
+    let (initial, after) = match start {
+        Start::State { .. } => {
+            let range = Range { prefix: &prefix, ..Range::default() };
+            let page = core.store.range(&range).map_err(|e| Status::internal(e.to_string()))?;
+            (page.entries, page.revision)
+        }
+        Start::After(Revision(0)) => (Vec::new(), core.store.revision()),
+        Start::After(revision) => (Vec::new(), revision),
+    };
+    let content_type = frames.content_type();
+    let watch = match core.store.watch(&prefix, after) {
+        Ok(watch) => watch,
+        Err(error) => {
+            // Upstream opens the stream first and says so inside it.
+            let mut out = BytesMut::new();
+            frames.error(&mut out, &too_old(&error));
+            return Ok(streamed(content_type, body::full(out.freeze())));
+        }
+    };
+    let now = Instant::now();
+    let watching = Watching {
+        served: call.served.clone(),
+        selector,
+        frames,
+        watch,
+        initial: initial.into_iter(),
+        initial_end: matches!(start, Start::State { then_bookmark: true }).then_some(after),
+        bookmarks: call.query.flag("allowWatchBookmarks"),
+        next_bookmark: now + BOOKMARK_EVERY,
+        deadline: now + timeout(&call.query)?,
+        stopping: core.stopping.clone(),
+        ended: false,
+    };
+    let chunks = futures::stream::unfold(watching, |mut w| async move { w.next().await.map(|chunk| (chunk, w)) });
+    Ok(streamed(content_type, body::stream(chunks)))
+}
+
+fn streamed(content_type: &str, body: Body) -> Response<Body> {
+    Response::builder().header(header::CONTENT_TYPE, content_type).body(body).expect("constant headers")
+}
+
+fn timeout(query: &Query) -> Result<Duration, Status> {
+    let seconds = match query.number("timeoutSeconds")? {
+        Some(seconds) if seconds > 0 => seconds as u64,
+        // Spread, so that not all watches of a busy server start anew at once.
+        _ => rand::rng().random_range(TIMEOUT_SECONDS_MIN..2 * TIMEOUT_SECONDS_MIN),
+    };
+    Ok(Duration::from_secs(seconds))
+}
+
+fn too_old(error: &Error) -> Status {
+    match error {
+        Error::Compacted { asked, compacted } => {
+            Status::expired(format!("too old resource version: {asked} ({compacted})"))
+        }
+        other => Status::internal(other.to_string()),
+    }
+}
+
+impl Watching {
+    /// The next piece of the answer; `None` ends it.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        while !self.ended {
+            self.more_of_the_start(&mut out);
+            if !out.is_empty() {
+                return Some(out.freeze());
+            }
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => self.ended = true,
+                batch = self.watch.next() => match batch {
+                    Ok(batch) => batch.events.iter().for_each(|e| self.event(&mut out, e)),
+                    Err(error) => {
+                        self.frames.error(&mut out, &too_old(&error));
+                        self.ended = true;
+                    }
+                },
+                () = tokio::time::sleep_until(self.deadline) => {
+                    self.ended = true;
+                    self.bookmark(&mut out);
+                }
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => self.bookmark(&mut out),
+            }
+            if !out.is_empty() {
+                return Some(out.freeze());
+            }
+        }
+        None
+    }
+
+    fn more_of_the_start(&mut self, out: &mut BytesMut) {
+        for entry in self.initial.by_ref().take(INITIAL_CHUNK) {
+            if self.selector.matches(&self.served.row, &entry.value) {
+                self.frames.object(out, &self.served, "ADDED", &entry.value);
+            }
+        }
+        if self.initial.len() == 0
+            && let Some(revision) = self.initial_end.take()
+        {
+            self.frames.bookmark(out, &self.served, revision, true);
+        } else if self.initial.len() > 0 && out.is_empty() {
+            self.more_of_the_start(out);
+        }
+    }
+
+    fn bookmark(&mut self, out: &mut BytesMut) {
+        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        if !self.bookmarks {
+            return;
+        }
+        match self.watch.poll() {
+            Ok(batch) => {
+                batch.events.iter().for_each(|e| self.event(out, e));
+                self.frames.bookmark(out, &self.served, batch.revision, false);
+            }
+            Err(error) => {
+                self.frames.error(out, &too_old(&error));
+                self.ended = true;
+            }
+        }
+    }
+
+    /// A change seen through the selector: what comes into view was added, what leaves it was deleted.
+    fn event(&mut self, out: &mut BytesMut, event: &Event) {
+        let row = &self.served.row;
+        let seen = |entry: &Entry| self.selector.matches(row, &entry.value);
+        let before = event.previous.as_ref().is_some_and(seen);
+        let after = event.kind != EventKind::Delete && seen(&event.entry);
+        let (kind, value) = match (before, after) {
+            (false, true) => ("ADDED", event.entry.value.clone()),
+            (true, true) => ("MODIFIED", event.entry.value.clone()),
+            (true, false) if event.kind == EventKind::Delete => ("DELETED", event.entry.value.clone()),
+            (true, false) => match event.faded() {
+                Some(entry) => ("DELETED", entry.value),
+                None => return,
+            },
+            (false, false) => return,
+        };
+        self.frames.object(out, &self.served, kind, &value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(query: &str) -> Result<Start, String> {
+        let query = Query::parse(query);
+        check(&query).map_err(|s| s.message)?;
+        start_of(&query).map_err(|s| s.message)
+    }
+
+    #[test]
+    fn a_watch_starts_where_its_parameters_say() {
+        assert_eq!(start(""), Ok(Start::State { then_bookmark: false }));
+        assert_eq!(start("resourceVersion=0"), Ok(Start::State { then_bookmark: false }));
+        assert_eq!(start("resourceVersion=5"), Ok(Start::After(Revision(5))));
+        let streaming = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+        assert_eq!(start(streaming), Ok(Start::State { then_bookmark: true }));
+        assert!(start("sendInitialEvents=true").is_err());
+        assert!(start("resourceVersionMatch=Exact&resourceVersion=5").is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! The API server as its owner holds it.
+//!
+//! Owns: how the parts are put together, and the two ways in: a request in process, a listener.
+//! Called by: the node's wiring, tests.
+//! Never: handles a request itself; that is `pipeline`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use minik_store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::{Admission, AlwaysAdmit};
+use crate::authn::{Authenticator, Peer};
+use crate::authz::{AlwaysAllow, Authorizer};
+use crate::body::Body;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::listen::{self, ServeError};
+use crate::metrics::Metrics;
+use crate::{anonymous, bootstrap_objects, pipeline};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("the certificates of the API server cannot be used: {0}")]
+    Certificate(String),
+    #[error("what a cluster is born with could not be written: {0}")]
+    Bootstrap(String),
+    #[error("the service network {0:?} is no IPv4 network")]
+    ServiceCidr(String),
+}
+
+/// What every request needs.
+pub struct Core {
+    pub config: Config,
+    pub store: Store,
+    pub catalog: Catalog,
+    pub authenticator: Arc<dyn Authenticator>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub admission: Arc<dyn Admission>,
+    pub metrics: Metrics,
+    pub started: Instant,
+    /// Ends watches and other long requests when the server stops.
+    pub stopping: CancellationToken,
+    pub tasks: TaskTracker,
+}
+
+pub struct ApiServer {
+    core: Arc<Core>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+impl ApiServer {
+    pub async fn build(config: Config) -> Result<Arc<ApiServer>, BuildError> {
+        let tls = config.tls.as_ref().map(listen::acceptor).transpose()?;
+        let core = Arc::new(Core {
+            store: config.store.clone(),
+            catalog: Catalog::built_in(),
+            authenticator: Arc::new(anonymous::EverybodyIsAdmin),
+            authorizer: Arc::new(AlwaysAllow),
+            admission: Arc::new(AlwaysAdmit),
+            metrics: Metrics::default(),
+            started: Instant::now(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            config,
+        });
+        bootstrap_objects::ensure(&core).await.map_err(|s| BuildError::Bootstrap(s.message))?;
+        Ok(Arc::new(ApiServer { core, tls }))
+    }
+
+    /// Answers one request without a socket. A `UserInfo` in the extensions says who asks; without one the headers do.
+    pub async fn handle(&self, request: http::Request<Body>) -> http::Response<Body> {
+        pipeline::handle(&self.core, request, &Peer::default()).await
+    }
+
+    /// Serves until `cancel`, then lets requests finish.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, cancel: CancellationToken) -> Result<(), ServeError> {
+        listen::serve(self.core.clone(), self.tls.clone(), listener, cancel).await
+    }
+
+    /// Ends watches and background work; requests in process fail to wait for nothing afterwards.
+    pub async fn stop(&self) {
+        self.core.stopping.cancel();
+        self.core.tasks.close();
+        self.core.tasks.wait().await;
+    }
+}
