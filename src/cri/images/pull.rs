@@ -61,11 +61,9 @@ pub async fn pull(store: &ImageStore, reference: &Reference, auth: Option<Auth>)
         return Err(failed("its configuration names another number of layers than its manifest".into()));
     }
     let pairs = file.rootfs.diff_ids.iter().zip(&manifest.layers);
-    let layers: Vec<StoredLayer> = futures::stream::iter(pairs)
-        .map(|(diff_id, blob)| fetch(store, &client, &remote, diff_id, blob))
-        .buffered(LAYERS_AT_ONCE)
-        .try_collect()
-        .await?;
+    // Made before the stream, because a closure over borrowed pairs makes a future that is not provably Send.
+    let fetches: Vec<_> = pairs.map(|(diff_id, blob)| fetch(store, &client, &remote, diff_id, blob)).collect();
+    let layers: Vec<StoredLayer> = futures::stream::iter(fetches).buffered(LAYERS_AT_ONCE).try_collect().await?;
     let by_digest = format!("{}@{}", reference.name(), list.unwrap_or(own));
     let mut names = vec![by_digest];
     if reference.digest.is_none() {
