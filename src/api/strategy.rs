@@ -166,6 +166,8 @@ fn job_selector(job: &mut Value) {
         return;
     }
     let (name, uid) = (object::name(job).to_string(), object::uid(job).to_string());
+    // Labels that were defaulted from the template are one map with it upstream, and so get these too.
+    let shared = job["metadata"]["labels"].is_object() && job["metadata"]["labels"] == job["spec"]["template"]["metadata"]["labels"];
     let spec = inside(job, "spec");
     let template = spec.entry("template").or_insert_with(|| json!({}));
     let metadata = inside(template, "metadata");
@@ -179,6 +181,9 @@ fn job_selector(job: &mut Value) {
     let selector = spec.entry("selector").or_insert_with(|| json!({}));
     let labels = inside(selector, "matchLabels");
     labels.entry("batch.kubernetes.io/controller-uid").or_insert_with(|| uid.into());
+    if shared {
+        job["metadata"]["labels"] = job["spec"]["template"]["metadata"]["labels"].clone();
+    }
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {

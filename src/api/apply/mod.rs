@@ -333,7 +333,8 @@ fn record(old: &Value, new: &Value, mut entries: Vec<Entry>, structure: Structur
     entries
 }
 
-/// Records in `new` that `manager` wrote what differs from `old`. Called once the write is otherwise final.
+/// Records in `new` that `manager` wrote what differs from `old`. Called after decoding and defaults and before
+/// `strategy::prepare_*` and admission: what the server adds belongs to nobody.
 #[expect(clippy::too_many_arguments, reason = "each is one fact of the managed fields entry")]
 pub fn track_update(
     old: Option<&Value>,

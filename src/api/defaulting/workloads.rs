@@ -13,7 +13,11 @@ pub(super) fn complete(name: &str, object: &mut Object) {
         "Deployment" => deployment(inside(object, "spec")),
         "ReplicaSet" => if_absent(inside(object, "spec"), "replicas", 1),
         "StatefulSet" => stateful_set(inside(object, "spec")),
-        "DaemonSet" => daemon_set(inside(object, "spec")),
+        "DaemonSet" => {
+            // What was a field once is an annotation today; the strategy counts it.
+            if_absent(inside(inside(object, "metadata"), "annotations"), "deprecated.daemonset.template.generation", "0");
+            daemon_set(inside(object, "spec"));
+        }
         "Job" => job(object),
         "CronJob" => {
             let spec = inside(object, "spec");

@@ -84,11 +84,26 @@ impl<'a> At<'a> {
     }
 }
 
-/// What is wrong, in the order found.
+/// What is wrong, in the order found. What upstream checks by declaration comes last.
 #[derive(Default)]
-pub struct Errors(pub Vec<FieldError>);
+pub struct Errors(pub Vec<FieldError>, Vec<FieldError>);
 
 impl Errors {
+    pub fn into_list(mut self) -> Vec<FieldError> {
+        self.0.append(&mut self.1);
+        self.0
+    }
+    /// Required by upstream's declarations, which give no details and are reported after everything else.
+    pub fn required_by_declaration(&mut self, at: &At<'_>) {
+        self.1.push(FieldError::required(at.path(), ""));
+    }
+    /// An error that shows a value as upstream's internal type prints it.
+    pub fn invalid_shown(&mut self, at: &At<'_>, shown: String, detail: &str) {
+        self.invalid(at, detail);
+        if let Some(last) = self.0.last_mut() {
+            last.value = Some(shown);
+        }
+    }
     pub fn required(&mut self, at: &At<'_>, detail: &str) {
         self.0.push(FieldError::required(at.path(), detail));
     }

@@ -455,7 +455,7 @@ fn may_overcommit(resource: &str) -> bool {
 }
 
 /// Names without a domain that mean something somewhere, be it only in a quota.
-fn is_standard(resource: &str) -> bool {
+pub fn is_standard(resource: &str) -> bool {
     const PLAIN: [&str; 11] = [
         "cpu", "memory", "ephemeral-storage", "storage", "pods", "services", "replicationcontrollers", "resourcequotas",
         "secrets", "configmaps", "persistentvolumeclaims",
@@ -485,6 +485,12 @@ fn resource_name(at: &At<'_>, resource: &str, errors: &mut Errors) {
 
 fn resource_amount(at: &At<'_>, resource: &str, errors: &mut Errors) {
     errors.non_negative_quantity(at);
+    if let Some(page) = resource.strip_prefix("hugepages-").and_then(|p| Quantity::parse(p).ok()) {
+        let amount = Quantity::from_json(at.value).unwrap_or(Quantity::ZERO).value();
+        if page.value() <= 0 || amount % page.value() != 0 {
+            errors.invalid(at, format!("{} is not positive integer multiple of {resource}", at.text()));
+        }
+    }
     let counted = resource.contains('/') && !resource.contains("kubernetes.io/");
     if counted && Quantity::from_json(at.value).is_ok_and(|q| q.milli_value() % 1000 != 0) {
         errors.invalid(at, "must be an integer");
@@ -562,13 +568,34 @@ fn security_context(at: &At<'_>, host_users: bool, errors: &mut Errors) {
     seccomp(&at.get("seccompProfile"), errors);
     if at.get("allowPrivilegeEscalation").value == &Value::Bool(false) {
         if at.get("privileged").is_true() {
-            errors.invalid(at, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
+            errors.invalid_shown(at, shown(at.value), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
         }
         let added = at.get("capabilities");
         if added.get("add").items().any(|c| c.text() == "CAP_SYS_ADMIN") {
-            errors.invalid(at, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
+            let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+            errors.invalid_shown(at, shown(at.value), detail);
         }
     }
+}
+
+/// A security context as upstream's internal type prints it: every field, with Go's names.
+fn shown(context: &Value) -> String {
+    const FIELDS: [(&str, &str); 12] = [
+        ("Capabilities", "capabilities"), ("Privileged", "privileged"), ("SELinuxOptions", "seLinuxOptions"),
+        ("WindowsOptions", "windowsOptions"), ("RunAsUser", "runAsUser"), ("RunAsGroup", "runAsGroup"),
+        ("RunAsNonRoot", "runAsNonRoot"), ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem"),
+        ("AllowPrivilegeEscalation", "allowPrivilegeEscalation"), ("ProcMount", "procMount"),
+        ("SeccompProfile", "seccompProfile"), ("AppArmorProfile", "appArmorProfile"),
+    ];
+    let profile = |p: &Value| format!("{{\"Type\":{},\"LocalhostProfile\":{}}}", p["type"], p["localhostProfile"]);
+    let one = |(name, field): &(&str, &str)| match &context[*field] {
+        value @ Value::Object(_) if name.ends_with("Profile") => format!("{name:?}:{}", profile(value)),
+        value @ Value::Object(_) if *name == "Capabilities" => {
+            format!("{name:?}:{{\"Add\":{},\"Drop\":{}}}", value["add"], value["drop"])
+        }
+        value => format!("{name:?}:{value}"),
+    };
+    format!("{{{}}}", FIELDS.iter().map(one).collect::<Vec<_>>().join(","))
 }
 
 pub fn seccomp(at: &At<'_>, errors: &mut Errors) {

@@ -156,8 +156,8 @@ fn node_resources(node: &At<'_>, errors: &mut Errors) {
     let status = node.get("status");
     for field in ["capacity", "allocatable"] {
         let list = status.get(field);
-        for (_, amount) in list.entries() {
-            errors.non_negative_quantity(&amount);
+        for (resource, _) in list.entries() {
+            errors.non_negative_quantity(&list.get(resource));
         }
     }
 }
@@ -288,8 +288,10 @@ fn volume(object: &At<'_>, errors: &mut Errors) {
     let capacity = spec.get("capacity");
     if capacity.len() == 0 {
         errors.required(&capacity, "");
-    } else if capacity.get("storage").is_null() || capacity.len() > 1 {
-        errors.not_supported(&capacity, &["storage"]);
+    }
+    if capacity.get("storage").is_null() || capacity.len() > 1 {
+        let error = crate::FieldError::not_supported(capacity.path(), capacity.value, &["storage"]);
+        errors.0.push(error);
     } else {
         storage_amount(&capacity.key("storage"), errors);
     }
@@ -402,8 +404,13 @@ fn limit_bounds(limit: &At<'_>, errors: &mut Errors) {
             if let (Some(lower), Some(upper)) = (amount(low, resource), amount(high, resource))
                 && lower > upper
             {
-                let list = limit.get(low);
+                // Where the minimum is above a default, the default is to blame.
+                let blamed = if low == "min" && high != "max" { high } else { low };
+                let list = limit.get(blamed);
                 let at = list.key(resource);
+                // One of upstream's messages shows the minimum at the default's place.
+                let minimum = limit.value.get("min").and_then(|m| m.get(resource)).unwrap_or(&Value::Null);
+                let at = if blamed == "default" && low == "min" { at.showing(minimum) } else { at };
                 errors.invalid(&at, format!("{low_name} value {lower} is greater than {high_name} value {upper}"));
             }
         }
@@ -413,7 +420,13 @@ fn limit_bounds(limit: &At<'_>, errors: &mut Errors) {
 fn quota(spec: &At<'_>, errors: &mut Errors) {
     let hard = spec.get("hard");
     for (resource, amount) in hard.entries() {
-        errors.faults(&amount.showing(&resource.into()), names::qualified_name(resource));
+        let shown: Value = resource.into();
+        let at = amount.showing(&shown);
+        errors.faults(&at, names::qualified_name(resource));
+        if !resource.contains('/') && !super::containers::is_standard(resource) {
+            errors.invalid(&at, "must be a standard resource type or fully qualified");
+            errors.invalid(&at, "must be a standard resource for quota");
+        }
         errors.non_negative_quantity(&amount);
     }
     const SCOPES: [&str; 7] = [
@@ -421,8 +434,8 @@ fn quota(spec: &At<'_>, errors: &mut Errors) {
         "VolumeAttributesClass",
     ];
     let scopes = spec.get("scopes");
-    for scope in scopes.items().filter(|s| !SCOPES.contains(&s.text())) {
-        errors.invalid(&scopes.showing(scope.value), "unsupported scope");
+    for _ in scopes.items().filter(|s| !SCOPES.contains(&s.text())) {
+        errors.invalid(&scopes, "unsupported scope");
     }
     let has = |name: &str| scopes.items().any(|s| s.text() == name);
     if (has("BestEffort") && has("NotBestEffort")) || (has("Terminating") && has("NotTerminating")) {

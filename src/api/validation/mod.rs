@@ -51,7 +51,7 @@ pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<Fie
         metadata::create(&at, name_rule(kind), is_namespaced(group, version, kind), &mut errors);
     }
     by_group(group, kind, &at, None, &mut errors);
-    errors.0
+    errors.into_list()
 }
 
 /// A write to the object itself.
@@ -61,7 +61,7 @@ pub fn update(group: &str, version: &str, kind: &str, new: &Value, old: &Value) 
         metadata::update(&at, old, &mut errors);
     }
     by_group(group, kind, &at, Some(old), &mut errors);
-    errors.0
+    errors.into_list()
 }
 
 /// A custom resource's metadata; its schema is checked elsewhere.
@@ -71,7 +71,7 @@ pub fn custom(new: &Value, old: Option<&Value>, namespaced: bool) -> Vec<FieldEr
         None => metadata::create(&at, NameRule::Subdomain, namespaced, &mut errors),
         Some(old) => metadata::update(&at, old, &mut errors),
     }
-    errors.0
+    errors.into_list()
 }
 
 fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &mut Errors) {
@@ -105,7 +105,7 @@ pub fn update_subresource(
 ) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(new), Errors::default());
     if !is_stored(group, version, kind) {
-        return errors.0;
+        return errors.into_list();
     }
     metadata::update(&at, old, &mut errors);
     match (kind, subresource) {
@@ -115,7 +115,7 @@ pub fn update_subresource(
         (_, "status") => counts(&at.get("status"), &mut errors),
         _ => {}
     }
-    errors.0
+    errors.into_list()
 }
 
 /// Numbers of replicas are never negative.

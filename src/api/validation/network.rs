@@ -109,7 +109,7 @@ fn ingress_path(at: &At<'_>, errors: &mut Errors) {
             }
         }
         "ImplementationSpecific" => {}
-        "" => errors.required(&kind, "pathType must be specified"),
+        "" => return errors.required(&kind, "pathType must be specified"),
         _ => errors.not_supported(&kind, &["Exact", "ImplementationSpecific", "Prefix"]),
     }
     if path_must_be_rooted && !path.text().is_empty() && !path.text().starts_with('/') {
@@ -120,9 +120,11 @@ fn ingress_path(at: &At<'_>, errors: &mut Errors) {
 
 fn ingress_backend(backend: &At<'_>, errors: &mut Errors) {
     let (service, resource) = (backend.get("service"), backend.get("resource"));
+    let empty: Value = "".into();
+    let blank = backend.showing(&empty);
     match (service.is_null(), resource.is_null()) {
-        (false, false) => errors.invalid(backend, "cannot set both resource and service backends"),
-        (true, true) => errors.required(backend, "resource or service backend is required"),
+        (false, false) => errors.invalid(&blank, "cannot set both resource and service backends"),
+        (true, true) => errors.invalid(&blank, "resource or service backend is required"),
         (true, false) => {
             for field in ["kind", "name"] {
                 if resource.get(field).text().is_empty() {
@@ -140,10 +142,10 @@ fn ingress_backend(backend: &At<'_>, errors: &mut Errors) {
             let (port_name, number) = (port.get("name"), port.get("number"));
             let has_name = !port_name.text().is_empty();
             match (has_name, number.number().unwrap_or(0) != 0) {
-                (true, true) => errors.invalid(&port, "cannot set both port name & port number"),
+                (true, true) => errors.invalid(&blank, "cannot set both port name & port number"),
                 (true, false) => errors.faults(&port_name, names::port_name(port_name.text())),
                 (false, true) => errors.port_number(&number),
-                (false, false) => errors.required(&port, "port name or number is required"),
+                (false, false) => errors.required(backend, "port name or number is required"),
             }
         }
     }
@@ -271,7 +273,7 @@ fn endpoint_slice(object: &At<'_>, errors: &mut Errors) {
 fn one_endpoint(endpoint: &At<'_>, kind: &str, errors: &mut Errors) {
     let addresses = endpoint.get("addresses");
     match addresses.len() {
-        0 => errors.required(&addresses, "must contain at least 1 address"),
+        0 => errors.required_by_declaration(&addresses),
         n if n > ADDRESSES_MAX => errors.too_many(&addresses, ADDRESSES_MAX),
         _ => {}
     }

@@ -70,7 +70,7 @@ fn autoscaler(spec: &At<'_>, errors: &mut Errors) {
         errors.invalid(&low, "must be greater than or equal to 0");
     }
     match most {
-        0 => errors.required(&high, "must be set and greater than 0"),
+        0 => errors.required_by_declaration(&high),
         n if n < 0 => errors.invalid(&high, "must be greater than or equal to 1"),
         _ => {}
     }
@@ -85,6 +85,10 @@ fn autoscaler(spec: &At<'_>, errors: &mut Errors) {
         } else {
             errors.faults(&at, names::path_segment(at.text()));
         }
+    }
+    let version = target.get("apiVersion");
+    if !version.text().contains('/') {
+        errors.invalid(&version.showing(&version.text().into()), "apiVersion must specify API group");
     }
     const SOURCES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
     for metric in spec.get("metrics").items() {
@@ -106,7 +110,12 @@ fn autoscaler(spec: &At<'_>, errors: &mut Errors) {
 fn disruption_budget(spec: &At<'_>, errors: &mut Errors) {
     let (available, unavailable) = (spec.get("minAvailable"), spec.get("maxUnavailable"));
     if !available.is_null() && !unavailable.is_null() {
-        errors.invalid(spec, "minAvailable and maxUnavailable cannot be both set");
+        let [selector, policy] = ["selector", "unhealthyPodEvictionPolicy"].map(|f| &spec.value[f]);
+        let shown = format!(
+            "{{\"MinAvailable\":{},\"Selector\":{selector},\"MaxUnavailable\":{},\"UnhealthyPodEvictionPolicy\":{policy}}}",
+            available.value, unavailable.value
+        );
+        errors.invalid_shown(spec, shown, "minAvailable and maxUnavailable cannot be both set");
     }
     for at in [&available, &unavailable] {
         if !at.is_null() {
@@ -146,13 +155,13 @@ fn priority_class(object: &At<'_>, errors: &mut Errors) {
         let rule = format!("maximum allowed value of a user defined priority is {PRIORITY_MAX}");
         errors.forbidden(&value, rule);
     }
-    errors.one_of_if_set(&object.get("preemptionPolicy"), &["Never", "PreemptLowerPriority"]);
+    errors.one_of_if_set(&object.get("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
 }
 
 fn storage_class(object: &At<'_>, errors: &mut Errors) {
     let provisioner = object.get("provisioner");
     if provisioner.text().is_empty() {
-        errors.required(&provisioner, "");
+        errors.required_by_declaration(&provisioner);
     } else {
         let lower: Value = provisioner.text().to_lowercase().into();
         errors.qualified_name(&provisioner.showing(&lower));
@@ -191,6 +200,7 @@ fn webhooks(list: &At<'_>, errors: &mut Errors) {
             errors.duplicate(&name);
         }
         seen.push(name.text().to_string());
+        webhook_rules(&webhook.get("rules"), errors);
         errors.one_of_if_set(&webhook.get("failurePolicy"), &["Fail", "Ignore"]);
         errors.one_of_if_set(&webhook.get("matchPolicy"), &["Equivalent", "Exact"]);
         let effects = webhook.get("sideEffects");
@@ -210,7 +220,6 @@ fn webhooks(list: &At<'_>, errors: &mut Errors) {
         if client.get("url").is_null() == client.get("service").is_null() {
             errors.required(&client, "exactly one of url or service is required");
         }
-        webhook_rules(&webhook.get("rules"), errors);
         let versions = webhook.get("admissionReviewVersions");
         if versions.len() == 0 {
             errors.required(&versions, "must specify one of v1, v1beta1");
@@ -223,22 +232,23 @@ fn webhooks(list: &At<'_>, errors: &mut Errors) {
 fn webhook_rules(list: &At<'_>, errors: &mut Errors) {
     for rule in list.items() {
         for field in ["operations", "apiGroups", "apiVersions", "resources"] {
-            if rule.get(field).len() == 0 {
-                errors.required(&rule.get(field), "");
-            }
-        }
-        for operation in rule.get("operations").items() {
-            errors.one_of_if_set(&operation, &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]);
-        }
-        for field in ["operations", "apiGroups", "apiVersions"] {
             let at = rule.get(field);
+            if at.len() == 0 {
+                errors.required(&at, "");
+            }
             if at.len() > 1 && at.items().any(|v| v.text() == "*") {
                 let detail = match field {
                     "operations" => "if '*' is present, must not specify other operations",
                     "apiGroups" => "if '*' is present, must not specify other API groups",
+                    "resources" => continue,
                     _ => "if '*' is present, must not specify other API versions",
                 };
                 errors.invalid(&at, detail);
+            }
+            if field == "operations" {
+                for operation in at.items() {
+                    errors.one_of_if_set(&operation, &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]);
+                }
             }
         }
     }

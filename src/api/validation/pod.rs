@@ -39,6 +39,15 @@ pub fn create(pod: &At<'_>, errors: &mut Errors) {
 fn whole(pod: &At<'_>, errors: &mut Errors) {
     let spec = pod.get("spec");
     pod_spec(&spec, errors);
+    if spec.get("serviceAccountName").text().is_empty() {
+        for volume in spec.get("volumes").items() {
+            let projected = volume.get("projected");
+            for source in projected.get("sources").items().filter(|s| !s.get("serviceAccountToken").is_null()) {
+                let token = source.get("serviceAccountToken");
+                errors.forbidden(&token, "must not be specified when serviceAccountName is not set");
+            }
+        }
+    }
     errors.non_negative(&spec.get("terminationGracePeriodSeconds"));
 }
 
@@ -77,7 +86,7 @@ pub fn pod_spec(spec: &At<'_>, errors: &mut Errors) {
         errors.faults(&alias.get("ip"), names::ip(alias.get("ip").text()));
         alias.get("hostnames").items().for_each(|name| errors.subdomain(&name));
     }
-    errors.one_of_if_set(&spec.get("preemptionPolicy"), &["Never", "PreemptLowerPriority"]);
+    errors.one_of_if_set(&spec.get("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
     containers::resources(&spec.get("resources"), &BTreeSet::new(), errors);
 }
 
@@ -166,7 +175,7 @@ fn security_context(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-const SYSCTL: &str = "([a-z0-9][-_a-z0-9]*[a-z0-9]?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+const SYSCTL: &str = "([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
 
 fn sysctls(list: &At<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();

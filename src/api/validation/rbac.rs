@@ -34,7 +34,7 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
 fn rules(object: &At<'_>, namespaced: bool, errors: &mut Errors) {
     for rule in object.get("rules").items() {
         if rule.get("verbs").len() == 0 {
-            errors.required(&rule.get("verbs"), "verbs must contain at least one value");
+            errors.required_by_declaration(&rule.get("verbs"));
         }
         let urls = rule.get("nonResourceURLs");
         let (groups, resources) = (rule.get("apiGroups"), rule.get("resources"));
@@ -77,7 +77,7 @@ fn binding(object: &At<'_>, kinds: &[&str], namespaced: bool, errors: &mut Error
     }
     let name = role.get("name");
     if name.text().is_empty() {
-        errors.required(&name, "");
+        errors.required_by_declaration(&name);
     } else {
         errors.faults(&name, names::path_segment(name.text()));
     }
@@ -89,7 +89,7 @@ fn binding(object: &At<'_>, kinds: &[&str], namespaced: bool, errors: &mut Error
 fn one_subject(subject: &At<'_>, namespaced: bool, errors: &mut Errors) {
     let (name, group) = (subject.get("name"), subject.get("apiGroup"));
     if name.text().is_empty() {
-        errors.required(&name, "");
+        errors.required_by_declaration(&name);
     }
     match subject.get("kind").text() {
         "ServiceAccount" => {

@@ -170,7 +170,13 @@ pub fn taints(list: &At<'_>, errors: &mut Errors) {
         errors.one_of(&effect, &EFFECTS);
         if !seen.insert((key.text().to_string(), effect.text().to_string())) {
             errors.duplicate(&taint);
+            let text = |at: &At<'_>| at.value.as_str().unwrap_or("").to_string();
+            let added = taint.get("timeAdded").value.clone();
             if let Some(last) = errors.0.last_mut() {
+                last.value = Some(format!(
+                    "{{\"Key\":{:?},\"Value\":{:?},\"Effect\":{:?},\"TimeAdded\":{added}}}",
+                    text(&key), text(&value), text(&effect)
+                ));
                 last.detail = "taints must be unique by key and effect pair".into();
             }
         }

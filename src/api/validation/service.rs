@@ -159,12 +159,7 @@ fn cluster_ips(spec: &At<'_>, errors: &mut Errors) {
         match ip.text() {
             "None" if list.len() > 1 => errors.invalid(&ip, "'None' must be the first and only value"),
             "None" => {}
-            "" => errors.invalid(&ip, "must be empty, 'None', or a valid IP address"),
-            text => {
-                if !names::ip(text).is_empty() {
-                    errors.invalid(&ip, "must be empty, 'None', or a valid IP address");
-                }
-            }
+            text => errors.faults(&ip, names::ip(text)),
         }
     }
     for family in spec.get("ipFamilies").items() {
@@ -175,7 +170,9 @@ fn cluster_ips(spec: &At<'_>, errors: &mut Errors) {
 
 /// Addresses that traffic cannot be sent to.
 pub fn special_ip(at: &At<'_>, errors: &mut Errors) {
-    let Ok(ip) = at.text().parse::<std::net::IpAddr>() else { return };
+    let Ok(ip) = at.text().parse::<std::net::IpAddr>() else {
+        return errors.invalid(at, "must be a valid IP address");
+    };
     let link_local = match ip {
         std::net::IpAddr::V4(v4) => v4.is_link_local(),
         std::net::IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,

@@ -22,6 +22,7 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
         "ReplicationController" => replication_controller(&spec, errors),
         "Job" => {
             generated_selector(object, errors);
+            job_selector(&spec, errors);
             job(&spec, errors);
         }
         "CronJob" => {
@@ -113,6 +114,11 @@ fn replica_template(spec: &At<'_>, selector: Option<LabelSelector>, errors: &mut
     always_restarts(&template, "ReplicaSet", errors);
 }
 
+/// A strategy as upstream's internal type prints it.
+fn strategy_shown(strategy: &At<'_>) -> String {
+    format!("{{\"Type\":{:?},\"RollingUpdate\":{}}}", strategy.get("type").text(), strategy.get("rollingUpdate").value)
+}
+
 fn replica_set(spec: &At<'_>, errors: &mut Errors) {
     errors.non_negative(&spec.get("replicas"));
     errors.non_negative(&spec.get("minReadySeconds"));
@@ -145,7 +151,8 @@ fn deployment(spec: &At<'_>, errors: &mut Errors) {
             errors.at_most_all(&unavailable);
         }
         _ => {
-            let error = crate::FieldError::not_supported(strategy.path(), strategy.value, &["Recreate", "RollingUpdate"]);
+            let mut error = crate::FieldError::not_supported(strategy.path(), strategy.value, &["Recreate", "RollingUpdate"]);
+            error.value = Some(strategy_shown(&strategy));
             errors.0.push(error);
         }
     }
@@ -193,7 +200,8 @@ fn daemon_set(spec: &At<'_>, errors: &mut Errors) {
             }
         }
         _ => {
-            let error = crate::FieldError::not_supported(strategy.path(), strategy.value, &["RollingUpdate", "OnDelete"]);
+            let mut error = crate::FieldError::not_supported(strategy.path(), strategy.value, &["RollingUpdate", "OnDelete"]);
+            error.value = Some(strategy_shown(&strategy));
             errors.0.push(error);
         }
     }
@@ -214,7 +222,7 @@ fn stateful_set(spec: &At<'_>, errors: &mut Errors) {
         "OnDelete" if !rolling.is_null() => errors.invalid(&rolling, "only allowed for updateStrategy 'RollingUpdate'"),
         "OnDelete" => {}
         "RollingUpdate" => errors.non_negative(&rolling.get("partition")),
-        _ => errors.invalid(&strategy, "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => errors.invalid_shown(&strategy, strategy_shown(&strategy), "must be 'RollingUpdate' or 'OnDelete'"),
     }
     let retention = spec.get("persistentVolumeClaimRetentionPolicy");
     for field in ["whenDeleted", "whenScaled"] {
@@ -276,7 +284,6 @@ fn replication_controller(spec: &At<'_>, errors: &mut Errors) {
 /// A Job's own labels must be the ones it selects by.
 fn generated_selector(job: &At<'_>, errors: &mut Errors) {
     let spec = job.get("spec");
-    job_selector(&spec, errors);
     if spec.get("manualSelector").is_true() || spec.get("selector").is_null() {
         return;
     }
@@ -295,6 +302,11 @@ fn generated_selector(job: &At<'_>, errors: &mut Errors) {
         } else if label.text() != value {
             errors.invalid(&label.showing(labels.value), format!("must be '{value}'"));
         }
+    }
+    let expected: Value = wanted.iter().map(|(k, v)| (k.to_string(), Value::from(*v))).collect::<serde_json::Map<_, _>>().into();
+    let at = spec.get("selector");
+    if LabelSelector::from_object(at.value).is_ok_and(|s| !s.matches(&expected)) {
+        errors.invalid(&at, "`selector` not auto-generated");
     }
 }
 
@@ -324,7 +336,7 @@ fn job(spec: &At<'_>, errors: &mut Errors) {
         if spec.get("completions").is_null() {
             errors.required(&spec.get("completions"), "when completion mode is Indexed");
         }
-    } else {
+    } else if mode.is_null() || mode.text() == "NonIndexed" {
         for field in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
             if !spec.get(field).is_null() {
                 errors.invalid(&spec.get(field), "requires indexed completion mode");
@@ -390,9 +402,12 @@ fn without_nulls(value: &Value) -> Value {
 fn cron_job(spec: &At<'_>, errors: &mut Errors) {
     let schedule = spec.get("schedule");
     if schedule.text().is_empty() {
-        errors.required(&schedule, "");
+        errors.required_by_declaration(&schedule);
     } else {
-        if let Err(fault) = cron_schedule(schedule.text()) {
+        // A zone in front is understood, and then refused by the next rule.
+        let zoned = schedule.text().starts_with("TZ=") || schedule.text().starts_with("CRON_TZ=");
+        let bare = if zoned { schedule.text().split_once(' ').map_or("", |(_, rest)| rest) } else { schedule.text() };
+        if let Err(fault) = cron_schedule(bare) {
             errors.invalid(&schedule, fault);
         }
         if schedule.text().contains("TZ") {
