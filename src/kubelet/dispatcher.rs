@@ -96,7 +96,10 @@ fn changed(node: &Arc<NodeContext>, pods: &Pods, tasks: &Tasks, change: &Change)
     match Pod::parse(object.value()) {
         Ok(pod) if pod.is_mirror() => {}
         Ok(pod) => arrived(node, pods, tasks, pod),
-        Err(error) => tracing::error!(pod = %change.key, %error, "cannot run it"),
+        Err(error) => {
+            let why = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(pod = %change.key, %error, why, "cannot run it");
+        }
     }
 }
 

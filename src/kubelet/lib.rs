@@ -44,6 +44,11 @@ mod termination_message;
 mod volumes;
 mod worker;
 
+#[cfg(test)]
+mod pods_tests;
+#[cfg(test)]
+mod testing;
+
 pub use config::{Config, KUBELET_VERSION, RegisterTaint, Resources, SERVER_PORT, ServerConfig, StaticComponent};
 pub use cri::Cri;
 pub use run::run;

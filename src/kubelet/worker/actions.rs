@@ -10,7 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_cri::v1 as cri;
 
 use crate::backoff::go_duration;
-use crate::memory::{ContainerOp, Failure, FailureKind, SandboxOp, Stage, Volumes as VolumesState};
+use crate::memory::{ContainerOp, Failure, FailureKind, SandboxOp, Stage, Volumes as VolumesState, Why};
+use crate::observed::State;
 use crate::plan::{Action, BackOff, Kill, Start};
 use crate::pod;
 use crate::sandbox_config::{self, sandbox_config};
@@ -24,8 +25,8 @@ const SANDBOX_RETRY: SignedDuration = SignedDuration::from_secs(2);
 const VOLUMES_RETRY: SignedDuration = SignedDuration::from_secs(1);
 /// A source that was there before and is missing now: what is mounted stays as it is.
 const REFRESH_RETRY: Duration = Duration::from_secs(10);
-/// Ended runs of a container that are kept: the newest, and one for `kubectl logs --previous`.
-const RUNS_KEPT: usize = 2;
+/// Ended runs of a container that are kept beside the one that runs: for `lastState` and `kubectl logs --previous`.
+const ENDED_RUNS_KEPT: usize = 1;
 
 pub enum Outcome {
     VolumesSetUp(Result<Volumes, SetUpError>),
@@ -63,7 +64,12 @@ impl Worker {
             Action::Start(start) => self.start_container(start, now),
             Action::Kill(kill) => self.kill(kill),
             Action::ShowBackOff { container, what, .. } => self.show_back_off(&container, what, now),
-            Action::Terminate(termination) => self.terminate(termination),
+            Action::Terminate(termination) => {
+                if let Why::Failed { reason, message } = &termination.why {
+                    self.events.normal(None, reason, message);
+                }
+                self.terminate(termination);
+            }
             Action::StopSandboxes { ids } => self.stop_sandboxes(ids),
             Action::TearDownVolumes => self.tear_down_volumes(),
             Action::Finish => {
@@ -287,9 +293,9 @@ impl Worker {
     /// Removes ended runs beyond those kept, with their logs, and sandboxes that hold nothing any more.
     fn remove_old_runs(&mut self, name: &str) {
         let (node, seen) = (self.node.clone(), self.seen.clone());
-        // `seen` is from before the start: the run that just began is not in it.
-        let ended = seen.containers.iter().filter(|c| c.name == name).skip(RUNS_KEPT - 1);
-        let old: Vec<_> = ended.map(|c| (c.id.clone(), c.log_path.clone())).collect();
+        // The run that just began may or may not have been seen yet, so only ended ones count.
+        let ended = seen.containers.iter().filter(|c| c.name == name && c.state == State::Exited);
+        let old: Vec<_> = ended.skip(ENDED_RUNS_KEPT).map(|c| (c.id.clone(), c.log_path.clone())).collect();
         let in_use = |s: &&crate::observed::Sandbox| {
             seen.containers.iter().any(|c| c.sandbox_id == s.id && !old.iter().any(|(id, _)| *id == c.id))
         };
