@@ -4,12 +4,15 @@
 //! Called by: whoever wires a control plane: `run`.
 //! Never: opens the store, or does anything a client with the same rights could not.
 
+mod cluster_role_aggregation;
 mod conditions;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod deployment_rollout;
 mod deployment_status;
 mod discovery;
+mod disruption;
 mod endpoint_slices;
 mod endpoints;
 mod fields;
@@ -22,10 +25,12 @@ mod namespace;
 mod namespace_starters;
 mod node_ipam;
 mod node_lifecycle;
+mod pod_gc;
 mod pods;
 mod replicaset;
 mod revisions;
 mod run;
+mod schedule;
 mod service_pods;
 mod statefulset;
 mod taint_eviction;

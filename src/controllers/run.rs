@@ -14,9 +14,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::cluster_role_aggregation::ClusterRoleAggregation;
+use crate::cronjob::CronJob;
 use crate::daemonset::DaemonSet;
 use crate::deployment::Deployment;
 use crate::discovery::{self, Discovered, Watched};
+use crate::disruption::Disruption;
 use crate::endpoint_slices::EndpointSlices;
 use crate::endpoints::Endpoints;
 use crate::garbage_collector::GarbageCollector;
@@ -25,6 +28,7 @@ use crate::namespace::NamespaceEnd;
 use crate::namespace_starters::{DefaultServiceAccount, RootCa};
 use crate::node_ipam::{Cidr, NodeIpam};
 use crate::node_lifecycle::NodeLifecycle;
+use crate::pod_gc::PodGc;
 use crate::replicaset::ReplicaSet;
 use crate::statefulset::StatefulSet;
 use crate::taint_eviction::TaintEviction;
@@ -124,6 +128,10 @@ fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(DaemonSet),
         Arc::new(StatefulSet),
         Arc::new(Job),
+        Arc::new(CronJob),
+        Arc::new(Disruption),
+        Arc::new(PodGc::new(Timestamp::now())),
+        Arc::new(ClusterRoleAggregation),
         Arc::new(Endpoints),
         Arc::new(EndpointSlices),
         Arc::new(NodeLifecycle { started: Timestamp::now(), grace: config.node_grace }),
@@ -145,6 +153,7 @@ fn component(name: &'static str) -> &'static str {
         "node-lifecycle" => "node-controller",
         "endpointslice" => "endpoint-slice-controller",
         "endpoints" => "endpoint-controller",
+        "disruption" => "controllermanager",
         "garbage-collector" => "garbage-collector-controller",
         other => other,
     }
