@@ -167,11 +167,7 @@ fn lifetime(answer: &Forwarded) -> Duration {
 }
 
 fn forwarded(message: Message) -> Forwarded {
-    Forwarded {
-        code: message.metadata.response_code,
-        answers: message.answers,
-        authorities: message.authorities,
-    }
+    Forwarded { code: message.metadata.response_code, answers: message.answers, authorities: message.authorities }
 }
 
 /// Asks by UDP, and by TCP when the answer did not fit.

@@ -21,7 +21,10 @@ const SPECIFICATION: &str = "1.1.0";
 /// What a name of the zone leads to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found {
-    Records { answers: Vec<Record>, additional: Vec<Record> },
+    Records {
+        answers: Vec<Record>,
+        additional: Vec<Record>,
+    },
     /// An ExternalName Service: the name is another one, which may be anywhere.
     Alias(Record, Name),
     /// The name exists, but has no record of the type.
@@ -168,9 +171,7 @@ impl Zone {
                 None => Found::NoName,
             },
             [name, namespace, "svc"] => self.service(asked, kind, &ObjectKey::new(*namespace, *name)),
-            [label, name, namespace, "svc"] => {
-                self.endpoint(asked, kind, &ObjectKey::new(*namespace, *name), label)
-            }
+            [label, name, namespace, "svc"] => self.endpoint(asked, kind, &ObjectKey::new(*namespace, *name), label),
             [port, protocol, name, namespace, "svc"] => match (port.strip_prefix('_'), protocol.strip_prefix('_')) {
                 (Some(port), Some(protocol)) => {
                     self.port(asked, kind, &ObjectKey::new(*namespace, *name), port, protocol)

@@ -8,7 +8,10 @@ use super::*;
 fn cluster() -> Zone {
     let mut zone = Zone::new("cluster.local", Ipv4Addr::new(10, 96, 0, 10));
     let mut service = |name: &str, spec: Value| {
-        zone.set_service(&ObjectKey::new("a", name), Some(&json!({"metadata": {"namespace": "a", "name": name}, "spec": spec})));
+        zone.set_service(
+            &ObjectKey::new("a", name),
+            Some(&json!({"metadata": {"namespace": "a", "name": name}, "spec": spec})),
+        );
     };
     let ports = json!([{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
     service("web", json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ports": ports}));
@@ -16,9 +19,7 @@ fn cluster() -> Zone {
     service("early", json!({"clusterIP": "None", "publishNotReadyAddresses": true}));
     service("nobody", json!({"clusterIP": "None"}));
     service("away", json!({"type": "ExternalName", "externalName": "example.org"}));
-    let slice = |endpoints: Value| {
-        json!({"addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}]})
-    };
+    let slice = |endpoints: Value| json!({"addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}]});
     let db = slice(json!([
         {"addresses": ["10.244.1.5"], "hostname": "db-0", "conditions": {"ready": true}},
         {"addresses": ["10.244.2.6"], "conditions": {"ready": true}},
@@ -132,11 +133,14 @@ fn a_headless_service_has_its_ready_endpoints_and_their_names() {
 
 #[test]
 fn an_external_name_is_an_alias() {
-    check(&["A away.a.svc.cluster.local.", "AAAA away.a.svc.cluster.local."], expect![[r#"
+    check(
+        &["A away.a.svc.cluster.local.", "AAAA away.a.svc.cluster.local."],
+        expect![[r#"
         ? A away.a.svc.cluster.local.
         away.a.svc.cluster.local. CNAME example.org.
         ? AAAA away.a.svc.cluster.local.
-        away.a.svc.cluster.local. CNAME example.org."#]]);
+        away.a.svc.cluster.local. CNAME example.org."#]],
+    );
 }
 
 #[test]
@@ -232,7 +236,12 @@ fn what_is_gone_has_no_name_any_more() {
     let mut zone = cluster();
     zone.set_service(&ObjectKey::new("a", "web"), None);
     zone.set_slice(&ObjectKey::new("a", "db"), "db-x", None);
-    for question in ["A web.a.svc.cluster.local.", "PTR 7.0.96.10.in-addr.arpa.", "A db.a.svc.cluster.local.", "PTR 5.1.244.10.in-addr.arpa."] {
+    for question in [
+        "A web.a.svc.cluster.local.",
+        "PTR 7.0.96.10.in-addr.arpa.",
+        "A db.a.svc.cluster.local.",
+        "PTR 5.1.244.10.in-addr.arpa.",
+    ] {
         assert_eq!(ask(&zone, question), "no name", "{question}");
     }
 }

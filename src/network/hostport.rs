@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Ipv4Cidr, Protocol};
 use crate::lease::Lease;
-use crate::nft::{Datum, Field, FieldType, Hook, HookKind, HookPoint, Is, Item, Rule, Set, Side, Table, Value, Verdict};
+use crate::nft::{
+    Datum, Field, FieldType, Hook, HookKind, HookPoint, Is, Item, Rule, Set, Side, Table, Value, Verdict,
+};
 use crate::nft_apply;
 
 /// One host port of a pod, as CRI's PortMapping asks for it.
@@ -54,9 +56,8 @@ pub fn plan(leases: &[Lease]) -> Table {
 }
 
 fn add_chains(table: &mut Table) {
-    let to_ports = || {
-        vec![Rule(vec![Item::Local(Side::Destination), Item::Verdict(Verdict::Jump("translate".to_owned()))])]
-    };
+    let to_ports =
+        || vec![Rule(vec![Item::Local(Side::Destination), Item::Verdict(Verdict::Jump("translate".to_owned()))])];
     table.chain(
         "translate",
         None,

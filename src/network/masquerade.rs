@@ -9,8 +9,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::address::Ipv4Cidr;
-use crate::nft::{Datum, Field, FieldType, Hook, HookKind, HookPoint, Interface, Is, Item, Rule, Set, Table, Value};
 use crate::nft::Verdict;
+use crate::nft::{Datum, Field, FieldType, Hook, HookKind, HookPoint, Interface, Is, Item, Rule, Set, Table, Value};
 use crate::nft_apply;
 use crate::pod::HOST_INTERFACE_PREFIX;
 

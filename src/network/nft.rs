@@ -153,11 +153,20 @@ pub enum Item {
     /// Rewrites the destination to the address and port a map has for the fields; goes on when it has none.
     DnatMap(Vec<Field>, String),
     /// Rewrites the destination to element 0..count of a map, drawn at random.
-    DnatRandom { map: String, count: u32 },
+    DnatRandom {
+        map: String,
+        count: u32,
+    },
     /// `DnatMap` keyed by source address, and the learned element lives anew.
-    DnatLearned { learned: String },
+    DnatLearned {
+        learned: String,
+    },
     /// `DnatRandom`, and remembers for the source address what was drawn.
-    DnatRandomLearn { map: String, count: u32, learned: String },
+    DnatRandomLearn {
+        map: String,
+        count: u32,
+        learned: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use std::net::Ipv4Addr;
 use nlink::netlink::nftables as kernel;
 use nlink::netlink::nftables::{
     BaseChain, CmpOp, CtKey, DynsetExpr, DynsetOp, Expr, Family, FibFlags, FibResult, FilterHook, LookupExpr, MetaKey,
-    NatHook, NumgenKind, PayloadBase, Priority, RawExpr, RawMessage, Register, SetDataType, SetElement,
-    SetElementData, SetKeyType, Transaction,
+    NatHook, NumgenKind, PayloadBase, Priority, RawExpr, RawMessage, Register, SetDataType, SetElement, SetElementData,
+    SetKeyType, Transaction,
 };
 use nlink::{Connection, Nftables};
 
@@ -225,7 +225,9 @@ fn add_chains(old: &Table, new: &Table, units: &mut Vec<Vec<Change>>) {
 /// Base chains come alive when all they lead to is there.
 fn add_base_chains(old: &Table, new: &Table, units: &mut Vec<Vec<Change>>) {
     let mut unit = Vec::new();
-    for (name, chain) in new.chains.iter().filter(|(name, chain)| chain.hook.is_some() && !old.chains.contains_key(*name)) {
+    for (name, chain) in
+        new.chains.iter().filter(|(name, chain)| chain.hook.is_some() && !old.chains.contains_key(*name))
+    {
         unit.push(Change::AddChain(name.clone(), chain.hook));
         unit.extend(rules(name, chain));
     }
@@ -272,8 +274,10 @@ fn element_changes(name: &str, before: Option<&Set>, after: &Set) -> Vec<Vec<Cha
     let mut units = Vec::new();
     let empty = Set { elements: Default::default(), ..after.clone() };
     let before = before.unwrap_or(&empty);
-    let stale: Vec<_> = before.elements.iter().filter(|(k, v)| after.elements.get(*k) != Some(*v)).map(|(k, _)| k).collect();
-    let fresh: Vec<_> = after.elements.iter().filter(|(k, v)| before.elements.get(*k) != Some(*v)).map(|(k, _)| k).collect();
+    let stale: Vec<_> =
+        before.elements.iter().filter(|(k, v)| after.elements.get(*k) != Some(*v)).map(|(k, _)| k).collect();
+    let fresh: Vec<_> =
+        after.elements.iter().filter(|(k, v)| before.elements.get(*k) != Some(*v)).map(|(k, _)| k).collect();
     // A key whose value changes must be deleted and added in one transaction; keys only added or removed need not.
     let (changed, added): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|key| before.elements.contains_key(*key));
     let removed: Vec<_> = stale.into_iter().filter(|key| !after.elements.contains_key(*key)).collect();
@@ -283,7 +287,9 @@ fn element_changes(name: &str, before: Option<&Set>, after: &Set) -> Vec<Vec<Cha
         units.push(unit);
     }
     units.extend(element_messages(name, after, added.into_iter(), Change::AddElements).into_iter().map(|c| vec![c]));
-    units.extend(element_messages(name, before, removed.into_iter(), Change::DeleteElements).into_iter().map(|c| vec![c]));
+    units.extend(
+        element_messages(name, before, removed.into_iter(), Change::DeleteElements).into_iter().map(|c| vec![c]),
+    );
     units
 }
 

@@ -74,9 +74,18 @@ mod tests {
 
     #[test]
     fn only_fronts_whose_endpoints_changed_are_looked_at() {
-        let before = [(target(1), BTreeSet::from([target(9)])), (target(2), BTreeSet::new()), (target(3), BTreeSet::new())];
-        let after = [(target(1), BTreeSet::from([target(9)])), (target(2), BTreeSet::from([target(9)])), (target(4), BTreeSet::new())];
+        let before =
+            [(target(1), BTreeSet::from([target(9)])), (target(2), BTreeSet::new()), (target(3), BTreeSet::new())];
+        let after = [
+            (target(1), BTreeSet::from([target(9)])),
+            (target(2), BTreeSet::from([target(9)])),
+            (target(4), BTreeSet::new()),
+        ];
         let touched = touched(&before.into(), &after.into());
-        assert_eq!(touched, [(target(2), BTreeSet::from([target(9)])), (target(3), BTreeSet::new()), (target(4), BTreeSet::new())].into());
+        assert_eq!(
+            touched,
+            [(target(2), BTreeSet::from([target(9)])), (target(3), BTreeSet::new()), (target(4), BTreeSet::new())]
+                .into()
+        );
     }
 }

@@ -198,11 +198,7 @@ mod tests {
     fn terminating_endpoints_that_serve_are_used_only_when_nothing_is_ready() {
         let leaving = [("10.0.0.1", "here", "st", ""), ("10.0.0.2", "there", "t", "")];
         check(&slice(&leaving), &["10.0.0.1"], &["10.0.0.1"]);
-        check(
-            &slice(&[leaving[0], leaving[1], ("10.0.0.3", "there", "rs", "")]),
-            &["10.0.0.3"],
-            &["10.0.0.1"],
-        );
+        check(&slice(&[leaving[0], leaving[1], ("10.0.0.3", "there", "rs", "")]), &["10.0.0.3"], &["10.0.0.1"]);
     }
 
     #[test]

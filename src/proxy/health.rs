@@ -24,6 +24,9 @@ use crate::ruleset::Health;
 /// A client that has not sent its request after this long is let go.
 const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// As kube-proxy.
+const LISTEN_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The listeners there are.
 #[derive(Default)]
 pub struct HealthPorts {
@@ -70,15 +73,21 @@ impl HealthPorts {
     }
 }
 
-/// Serves `/healthz`; `ready` turns true when the first plan was applied.
-pub async fn serve_healthz(address: SocketAddr, ready: watch::Receiver<bool>) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+/// Serves `/healthz`; `ready` turns true when the first plan was applied. A port that is taken is no reason to stop
+/// serving Services: it is tried again.
+pub async fn serve_healthz(address: SocketAddr, ready: watch::Receiver<bool>) {
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => tracing::warn!(%address, %error, "could not listen for health checks; will retry"),
+        }
+        tokio::time::sleep(LISTEN_RETRY).await;
+    };
     serve(listener, move || {
         let status = if *ready.borrow() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         answer(status, json!({"nodeEligible": true, "healthy": status == StatusCode::OK}).to_string())
     })
     .await;
-    Ok(())
 }
 
 fn service_answer(health: &Health) -> Response<Full<Bytes>> {

@@ -16,4 +16,4 @@ mod sync;
 pub use endpoints::{Endpoint, Endpoints};
 pub use ruleset::{Node, Plan, plan};
 pub use service::Service;
-pub use sync::{Config, Error, run};
+pub use sync::{Config, run};

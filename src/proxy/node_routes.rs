@@ -94,6 +94,9 @@ mod tests {
         assert_eq!(read(&node(json!({}), addresses.clone())), None);
         assert_eq!(read(&node(json!({"podCIDR": "10.244.1.0/24"}), json!([]))), None);
         let route = read(&node(json!({"podCIDR": "10.244.1.0/24"}), addresses)).unwrap();
-        assert_eq!((route.pod_cidr.to_string(), route.address.to_string()), ("10.244.1.0/24".into(), "172.20.0.2".into()));
+        assert_eq!(
+            (route.pod_cidr.to_string(), route.address.to_string()),
+            ("10.244.1.0/24".into(), "172.20.0.2".into())
+        );
     }
 }

@@ -153,10 +153,7 @@ fn filter_hooks(table: &mut Table) {
     table.chain(
         REJECT,
         None,
-        vec![
-            Rule(vec![Item::Protocol(Protocol::Tcp), Item::RejectTcpReset]),
-            Rule(vec![Item::RejectPortUnreachable]),
-        ],
+        vec![Rule(vec![Item::Protocol(Protocol::Tcp), Item::RejectTcpReset]), Rule(vec![Item::RejectPortUnreachable])],
     );
     let check = || vec![Rule(vec![Item::CtNew, Item::Verdict(Verdict::Jump("untranslated".to_owned()))])];
     table.chain("filter-input", filter(HookPoint::Input, 0), check());
@@ -183,7 +180,8 @@ struct Chains {
 
 impl Builder<'_> {
     fn service(&mut self, service: &Service, endpoints: &Endpoints) {
-        let left_alone = endpoints.is_empty() && service.cluster_ips.iter().any(|ip| self.node.answered_here.contains(ip));
+        let left_alone =
+            endpoints.is_empty() && service.cluster_ips.iter().any(|ip| self.node.answered_here.contains(ip));
         if left_alone {
             return;
         }
@@ -283,9 +281,7 @@ impl Builder<'_> {
                 // Policy Local keeps the addresses of clients outside. Clients inside the cluster would only lose
                 // endpoints by it, so they are served as by a cluster IP.
                 if let Some(cluster) = cluster {
-                    let inside = |item: Item| {
-                        Rule(vec![item, Item::Verdict(Verdict::Goto(cluster.clone()))])
-                    };
+                    let inside = |item: Item| Rule(vec![item, Item::Verdict(Verdict::Goto(cluster.clone()))]);
                     rules.push(inside(Item::Saddr(Is::In, self.node.cluster_cidr)));
                     rules.push(Rule(vec![Item::Local(Side::Source), Item::MarkSet(MASQUERADE)]));
                     rules.push(inside(Item::Local(Side::Source)));
@@ -305,7 +301,8 @@ impl Builder<'_> {
         let mut map = Set::map(&[Number], &[Address, Port]);
         let count = u32::try_from(targets.len()).expect("a Service has fewer than four billion endpoints");
         for (number, (ip, port)) in (0..).zip(targets) {
-            map.elements.insert(vec![Datum::Number(number)], Value::Data(vec![Datum::Address(*ip), Datum::Port(*port)]));
+            map.elements
+                .insert(vec![Datum::Number(number)], Value::Data(vec![Datum::Address(*ip), Datum::Port(*port)]));
         }
         self.plan.table.sets.insert(name.to_owned(), map);
         let map = name.to_owned();

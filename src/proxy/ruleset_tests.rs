@@ -150,7 +150,10 @@ fn without_services_there_are_hooks_and_empty_maps() {
 
 #[test]
 fn a_cluster_ip_leads_to_all_endpoints_and_masquerades_clients_outside() {
-    check(cluster_ip(), &["10.244.1.5", "10.244.2.6"], expect![[r#"
+    check(
+        cluster_ip(),
+        &["10.244.1.5", "10.244.2.6"],
+        expect![[r#"
           set cluster-ips {
             10.96.0.7
           set hairpin {
@@ -164,24 +167,32 @@ fn a_cluster_ip_leads_to_all_endpoints_and_masquerades_clients_outside() {
           chain svc/a/web/tcp-80 {
             ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
             dnat to numgen random mod 2 map @svc/a/web/tcp-80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn without_endpoints_clients_are_refused() {
-    check(node_port(json!({})), &[], expect![[r#"
+    check(
+        node_port(json!({})),
+        &[],
+        expect![[r#"
           set cluster-ips {
             10.96.0.7
           map no-endpoint-node-ports {
             tcp . 30080 : goto reject
           map no-endpoints {
             10.96.0.7 . tcp . 80 : goto reject
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_node_port_masquerades_so_that_answers_find_back() {
-    check(node_port(json!({})), &["10.244.2.6"], expect![[r#"
+    check(
+        node_port(json!({})),
+        &["10.244.2.6"],
+        expect![[r#"
           set cluster-ips {
             10.96.0.7
           map node-ports {
@@ -197,12 +208,16 @@ fn a_node_port_masquerades_so_that_answers_find_back() {
           chain svc/a/web/tcp-80/external {
             meta mark set meta mark | 0x4000
             goto svc/a/web/tcp-80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn external_policy_local_keeps_the_clients_address_and_stays_on_the_node() {
-    check(node_port(json!({"externalTrafficPolicy": "Local"})), &["10.244.1.5", "10.244.2.6"], expect![[r#"
+    check(
+        node_port(json!({"externalTrafficPolicy": "Local"})),
+        &["10.244.1.5", "10.244.2.6"],
+        expect![[r#"
           set cluster-ips {
             10.96.0.7
           set hairpin {
@@ -228,12 +243,16 @@ fn external_policy_local_keeps_the_clients_address_and_stays_on_the_node() {
             goto svc/a/web/tcp-80/local
           chain svc/a/web/tcp-80/local {
             dnat to numgen random mod 1 map @svc/a/web/tcp-80/local
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn external_policy_local_without_local_endpoints_is_silent_outside_and_serves_inside() {
-    check(node_port(json!({"externalTrafficPolicy": "Local"})), &["10.244.2.6"], expect![[r#"
+    check(
+        node_port(json!({"externalTrafficPolicy": "Local"})),
+        &["10.244.2.6"],
+        expect![[r#"
           set cluster-ips {
             10.96.0.7
           map no-endpoint-node-ports {
@@ -252,14 +271,18 @@ fn external_policy_local_without_local_endpoints_is_silent_outside_and_serves_in
             ip saddr 10.244.0.0/16 goto svc/a/web/tcp-80
             fib saddr type local meta mark set meta mark | 0x4000
             fib saddr type local goto svc/a/web/tcp-80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn internal_policy_local_uses_the_nodes_own_endpoints() {
     let mut spec = cluster_ip();
     spec["internalTrafficPolicy"] = json!("Local");
-    check(spec.clone(), &["10.244.1.5", "10.244.2.6"], expect![[r#"
+    check(
+        spec.clone(),
+        &["10.244.1.5", "10.244.2.6"],
+        expect![[r#"
           set cluster-ips {
             10.96.0.7
           set hairpin {
@@ -274,13 +297,18 @@ fn internal_policy_local_uses_the_nodes_own_endpoints() {
             goto svc/a/web/tcp-80/local
           chain svc/a/web/tcp-80/local {
             dnat to numgen random mod 1 map @svc/a/web/tcp-80/local
-    "#]]);
-    check(spec, &["10.244.2.6"], expect![[r#"
+    "#]],
+    );
+    check(
+        spec,
+        &["10.244.2.6"],
+        expect![[r#"
           set cluster-ips {
             10.96.0.7
           map no-endpoints {
             10.96.0.7 . tcp . 80 : drop
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -288,7 +316,10 @@ fn session_affinity_remembers_the_endpoint_of_a_client() {
     let mut spec = cluster_ip();
     spec["sessionAffinity"] = json!("ClientIP");
     spec["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": 60}});
-    check(spec, &["10.244.1.5", "10.244.2.6"], expect![[r#"
+    check(
+        spec,
+        &["10.244.1.5", "10.244.2.6"],
+        expect![[r#"
           map affinity/a/web/tcp-80/60 {
             type ipv4_addr : ipv4_addr . inet_service
             flags dynamic,timeout
@@ -307,7 +338,8 @@ fn session_affinity_remembers_the_endpoint_of_a_client() {
             ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
             update @affinity/a/web/tcp-80/60 dnat to ip saddr map @affinity/a/web/tcp-80/60
             update @affinity/a/web/tcp-80/60 dnat to numgen random mod 2 map @svc/a/web/tcp-80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -318,7 +350,10 @@ fn a_load_balancer_answers_on_its_addresses_within_its_source_ranges() {
         "loadBalancerSourceRanges": ["198.51.100.0/24"],
         "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}, {"ip": "203.0.113.10", "ipMode": "Proxy"}]}},
     });
-    check(spec, &["10.244.2.6"], expect![[r#"
+    check(
+        spec,
+        &["10.244.2.6"],
+        expect![[r#"
           set cluster-ips {
             10.96.0.7
           map firewall {
@@ -339,14 +374,18 @@ fn a_load_balancer_answers_on_its_addresses_within_its_source_ranges() {
           chain svc/a/web/udp-53/external {
             meta mark set meta mark | 0x4000
             goto svc/a/web/udp-53
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_service_the_node_answers_itself_is_left_alone_until_it_has_endpoints() {
     let spec = json!({"clusterIP": "10.96.0.10", "ports": [{"port": 53, "protocol": "UDP"}]});
     check(spec.clone(), &[], expect![[""]]);
-    check(spec, &["10.244.2.6"], expect![[r#"
+    check(
+        spec,
+        &["10.244.2.6"],
+        expect![[r#"
           set cluster-ips {
             10.96.0.10
           map services {
@@ -357,7 +396,8 @@ fn a_service_the_node_answers_itself_is_left_alone_until_it_has_endpoints() {
           chain svc/a/web/udp-53 {
             ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
             dnat to numgen random mod 1 map @svc/a/web/udp-53
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -368,5 +408,6 @@ fn every_address_that_translates_udp_is_known_with_its_endpoints() {
     let text: Vec<String> = plan.udp.iter().map(|(front, targets)| format!("{front:?} {targets:?}")).collect();
     expect![[r#"
         (10.96.0.7, 80) {(10.244.2.6, 8080)}
-        (172.20.0.2, 30080) {(10.244.2.6, 8080)}"#]].assert_eq(&text.join("\n"));
+        (172.20.0.2, 30080) {(10.244.2.6, 8080)}"#]]
+    .assert_eq(&text.join("\n"));
 }

@@ -5,8 +5,8 @@
 //! Never: decides a rule (`ruleset` does) or polls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use minik_api::ObjectKey;
@@ -37,12 +37,6 @@ pub struct Config {
     pub healthz: Option<SocketAddr>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("could not listen on {address} for health checks")]
-    Healthz { address: SocketAddr, source: std::io::Error },
-}
-
 /// A table is built under the name that is free and swapped in, so that a new process takes over from a former one
 /// without a moment in which a Service does not answer.
 const TABLES: [&str; 2] = ["minik-proxy-a", "minik-proxy-b"];
@@ -53,38 +47,20 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Tasks get this long to end after cancellation.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Runs until cancelled. The rules stay when it ends: Services go on working while the process restarts.
-pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), Error> {
+/// Runs until cancelled; what fails is tried again. The rules stay when it ends: Services go on working while the
+/// process restarts.
+pub async fn run(config: Config, cancel: CancellationToken) -> Result<(), Infallible> {
     let tasks = Tasks::new(cancel.child_token());
-    let cache = Cache::builder(config.client.clone())
-        .watch(SERVICES)
-        .watch(ENDPOINTSLICES)
-        .watch(NODES)
-        .start(&tasks);
+    let cache = Cache::builder(config.client.clone()).watch(SERVICES).watch(ENDPOINTSLICES).watch(NODES).start(&tasks);
     let (ready, is_ready) = watch::channel(false);
-    let (failed, mut failure) = watch::channel(None);
     if let Some(address) = config.healthz {
-        tasks.spawn(async move {
-            if let Err(source) = serve_healthz(address, is_ready).await {
-                failed.send_replace(Some(Arc::new(source)));
-            }
-        });
+        tasks.spawn(serve_healthz(address, is_ready));
     }
     tasks.spawn(node_routes::run(cache.clone(), config.node_name.clone(), config.cluster_cidr));
-    let healthz = config.healthz;
     tasks.spawn(Sync::new(config, cache, ready).run());
-    let failure = tokio::select! {
-        () = cancel.cancelled() => None,
-        Ok(source) = failure.wait_for(Option::is_some) => source.clone(),
-    };
-    tasks.token().cancel();
+    cancel.cancelled().await;
     tasks.drained(DRAIN).await;
-    match (failure, healthz) {
-        (Some(source), Some(address)) => {
-            Err(Error::Healthz { address, source: std::io::Error::new(source.kind(), source) })
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// What was read of the API, by Service.
@@ -107,7 +83,10 @@ impl State {
             },
             ENDPOINTSLICES => self.take_slice(change),
             NODES if change.key.name == own_node => {
-                let zone = change.new.as_deref().and_then(|node| node["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str());
+                let zone = change
+                    .new
+                    .as_deref()
+                    .and_then(|node| node["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str());
                 self.zone = zone.unwrap_or("").to_owned();
             }
             _ => {}
@@ -203,7 +182,10 @@ impl Sync {
                 Ok(applied) => Ok((table, applied, before)),
                 Err(error) => {
                     // Somebody else touched the table, or flushed everything: start over with a new one.
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a rule change was refused; writing all rules anew");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a rule change was refused; writing all rules anew"
+                    );
                     swap_in(&plan).await.map(|(table, applied)| (table, applied, Plan::default()))
                 }
             },
@@ -212,15 +194,21 @@ impl Sync {
         match outcome {
             Ok((table, applied, before)) => {
                 tracing::debug!(
-                    table, changes = applied.changes, transactions = applied.transactions,
-                    planned_us = planned.as_micros(), applied_us = (start.elapsed() - planned).as_micros(),
+                    table,
+                    changes = applied.changes,
+                    transactions = applied.transactions,
+                    planned_us = planned.as_micros(),
+                    applied_us = (start.elapsed() - planned).as_micros(),
                     "Service rules applied"
                 );
                 self.finish(table, &before, plan).await;
                 true
             }
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "Service rules could not be written; will retry");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "Service rules could not be written; will retry"
+                );
                 false
             }
         }
@@ -262,7 +250,11 @@ async fn forget_learned(table: &str, map: &str, targets: &BTreeSet<Target>) {
         Ok(0) => {}
         Ok(count) => tracing::debug!(map, count, "clients freed from endpoints that are gone"),
         Err(error) => {
-            tracing::warn!(map, error = &error as &dyn std::error::Error, "clients stay bound to endpoints that are gone");
+            tracing::warn!(
+                map,
+                error = &error as &dyn std::error::Error,
+                "clients stay bound to endpoints that are gone"
+            );
         }
     }
 }

@@ -74,9 +74,8 @@ fn question(name: &str) -> Vec<u8> {
 /// Asks from the pod on a thread, so that the server's own runtime goes on meanwhile.
 async fn ask(pod: &Netns, name: &str, tcp: bool) -> Option<Message> {
     let (pod, question) = (pod.try_clone().expect("a second handle"), question(name));
-    let asked = move || {
-        pod.run(move || if tcp { by_tcp(&question) } else { by_udp(&question) }).expect("a thread in the pod")
-    };
+    let asked =
+        move || pod.run(move || if tcp { by_tcp(&question) } else { by_udp(&question) }).expect("a thread in the pod");
     let bytes = tokio::task::spawn_blocking(asked).await.expect("the question ends").ok()?;
     Some(Message::from_vec(&bytes).expect("an answer that can be read"))
 }

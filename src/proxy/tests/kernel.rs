@@ -285,14 +285,109 @@ fn a_service_the_node_answers_itself_is_left_to_it_until_it_has_endpoints() {
             }
         });
         world.service(json!({}), &[b]);
-        world.api.set("services", "a", "dns", json!({}), json!({"spec": {"clusterIP": DNS, "ports": [{"name": "t", "port": 80}]}}));
+        world.api.set(
+            "services",
+            "a",
+            "dns",
+            json!({}),
+            json!({"spec": {"clusterIP": DNS, "ports": [{"name": "t", "port": 80}]}}),
+        );
         world.start_proxy();
         world.eventually("a", (VIP, 80), |answer| answer.starts_with("b ")).await;
         assert!(world.ask("a", (DNS, 80)).starts_with("node 10.244.1."));
         assert!(world.ask("node", (DNS, 80)).starts_with("node "));
-        let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": [b]}], "ports": [{"name": "t", "port": 8080}]});
+        let slice =
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": [b]}], "ports": [{"name": "t", "port": 8080}]});
         world.api.set("endpointslices", "a", "dns-x", json!({"kubernetes.io/service-name": "dns"}), slice);
         world.eventually("a", (DNS, 80), |answer| answer.starts_with("b ")).await;
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_pod_that_leaves_the_cluster_shows_the_nodes_address() {
+    on_a_node(async |world| {
+        world.pod("a").await;
+        let listener = world.within("outside", || TcpListener::bind((OUTSIDE, 7000))).expect("bind");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                serve(&mut stream, "outside");
+            }
+        });
+        world.start_proxy();
+        world.eventually("a", (OUTSIDE, 7000), |answer| answer == format!("outside {NODE}")).await;
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn two_nodes_reach_each_others_pods_and_serve_one_service() {
+    on_a_node(async |world| {
+        let a = world.pod("a").await;
+        let far_dir = tempfile::tempdir().expect("a temporary folder");
+        let far = Ipv4Addr::new(10, 244, 2, 2);
+        world.service(json!({"type": "NodePort"}), &[]);
+        let endpoints = json!([{"addresses": [a], "nodeName": "here"}, {"addresses": [far], "nodeName": "there"}]);
+        let slice = json!({"addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "t", "port": 8080}]});
+        world.api.set("endpointslices", "a", "web-x", json!({"kubernetes.io/service-name": "web"}), slice);
+        let status = json!({"addresses": [{"type": "InternalIP", "address": OUTSIDE.to_string()}]});
+        world.api.set("nodes", "", "there", json!({}), json!({"spec": {"podCIDR": "10.244.2.0/24"}, "status": status}));
+        world.start_proxy();
+        let (api, path, dir) = (world.api.clone(), world.run_dir.join("outside"), far_dir.path().to_owned());
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        let other = std::thread::spawn(move || second_node(&api, &path, dir, end));
+
+        world.eventually("a", (far, 8080), |answer| answer == format!("far {a}")).await;
+        world.eventually("outside", (a, 8080), |answer| answer == format!("a {OUTSIDE}")).await;
+        assert_eq!(world.ask("node", (far, 8080)), format!("far {NODE}"));
+        // Both proxies have written their rules; before, a Service's address went to the other node by default route.
+        for (from, node) in [("node", NODE), ("outside", OUTSIDE)] {
+            world.eventually(from, (node, 30080), |answer| answer.contains(' ')).await;
+        }
+        for from in ["a", "node", "outside"] {
+            assert_eq!(world.answerers(from, (VIP, 80), 40), names(&["a", "far"]), "from {from}");
+            for node in [NODE, OUTSIDE] {
+                assert_eq!(world.answerers(from, (node, 30080), 40), names(&["a", "far"]), "from {from} by {node}");
+            }
+        }
+        drop(ended);
+        other.join().expect("the second node ends");
+    });
+}
+
+/// Node `there`, in the namespace that is outside for the first: a pod `far` and a proxy of its own.
+fn second_node(api: &FakeApi, node: &Path, run_dir: PathBuf, end: tokio::sync::oneshot::Receiver<()>) {
+    let _inside = namespace::enter_path(node).expect("entering the second node");
+    runtime().block_on(async {
+        Connection::<Route>::new().expect("netlink").set_link_up("lo").await.expect("loopback");
+        let kernel = Connection::<Route>::new().expect("netlink");
+        kernel.add_route(Ipv4Route::default_route().gateway(NODE)).await.expect("a default route");
+        let network = PodNetwork::new(NetworkConfig { run_dir: run_dir.clone(), mtu: None }).expect("leases");
+        network.set_cidr("10.244.2.0/24".parse::<Ipv4Cidr>().expect("a CIDR"));
+        let path = run_dir.join("far");
+        netns::create(&path).await.expect("a namespace for the pod");
+        network.attach(&path, "far", &[]).await.expect("attach");
+        let pod = Netns::from_path(&path).expect("opening the pod's namespace");
+        let listener = pod.run(|| TcpListener::bind(("0.0.0.0", 8080))).expect("a thread").expect("bind");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || serve(&mut stream, "far"));
+            }
+        });
+        let cancel = CancellationToken::new();
+        let config = Config {
+            client: api.client(),
+            node_name: "there".to_owned(),
+            node_ips: vec![OUTSIDE],
+            cluster_cidr: "10.244.0.0/16".parse().expect("a CIDR"),
+            answered_here: vec![],
+            healthz: None,
+        };
+        let proxy = tokio::spawn(run(config, cancel.clone()));
+        let _ = end.await;
+        cancel.cancel();
+        proxy.await.expect("the proxy ends").expect("and did not fail");
+        netns::delete(&path).await.expect("removing the pod's namespace");
     });
 }
 
@@ -404,7 +499,9 @@ fn a_change_of_one_service_stays_small_among_thousands() {
             let changed = minik_network::nft_apply::update("scale", &plan.table, &next.table).await.expect("update");
             println!(
                 "{count} Services: plan {planned:?}, write all {whole:?} in {} transactions, change one {:?} ({} changes)",
-                applied.transactions, start.elapsed(), changed.changes
+                applied.transactions,
+                start.elapsed(),
+                changed.changes
             );
             assert!(changed.changes < 10 && changed.transactions == 1, "{changed:?}");
         }
