@@ -122,7 +122,17 @@ impl<'a> Structure<'a> {
     /// The default of a key of this list-map's elements, where the schema has one: `protocol` is `TCP`.
     pub fn default(&self) -> Option<Value> {
         match self {
-            Structure::Builtin(_, Some(field)) => serde_json::from_str(field.default()?).ok(),
+            Structure::Builtin(form, Some(field)) => match field.default() {
+                Some(default) => serde_json::from_str(default).ok(),
+                // OpenAPI says that what Go always writes is zero when it is left out.
+                None if field.is_pointer() || field.omits_empty() => None,
+                None => match form {
+                    Form::String => Some("".into()),
+                    Form::Bool => Some(false.into()),
+                    Form::Int32 | Form::Int64 => Some(0.into()),
+                    _ => None,
+                },
+            },
             Structure::Custom(schema) => schema.get("default").cloned(),
             _ => None,
         }

@@ -194,9 +194,9 @@ impl Applier<'_> {
         let mine = self.entry(said);
         let last = entries.iter().position(|e| e.is_same_manager(&mine)).map(|i| entries.remove(i));
         let merged = walk::merge(self.structure, self.live, applied, true);
-        let object = match &last {
+        let mut object = match &last {
             Some(last) => self.prune(&merged, &entries, &mine, &last.fields),
-            None => merged,
+            None => merged.clone(),
         };
         let comparison = walk::compare(self.structure, self.live, &object).without(&ignored);
         let taken = comparison.modified.union(&comparison.added);
@@ -212,6 +212,7 @@ impl Applier<'_> {
             entry.fields = entry.fields.difference(&taken).difference(&comparison.removed);
         }
         let changed = !comparison.is_same();
+        walk::drop_removed(&mut object, &merged);
         let fields = mine.fields.difference(&stripped());
         // The time says when the entry changed what is stored, so a repetition keeps the old one.
         let kept = last.as_ref().filter(|l| !changed && l.fields == fields).and_then(|l| l.time.clone());

@@ -278,38 +278,59 @@ pub fn merge(structure: Structure<'_>, live: &Value, config: &Value, at_root: bo
     }
 }
 
-/// The configuration's order rules; elements only the live list has keep their place before the next shared one.
+/// Shared elements stand in the configuration's order; those of one side only keep their place before the next
+/// shared one, the live side's first.
 fn merge_lists(structure: Structure<'_>, live: &[Value], config: &[Value]) -> Value {
     let elements = structure.elements();
     let (old, new) = (edges(structure, &elements, live), edges(structure, &elements, config));
     let in_old: BTreeMap<&str, &Value> = old.iter().map(|(e, v)| (e.as_str(), *v)).collect();
     let in_new: BTreeMap<&str, &Value> = new.iter().map(|(e, v)| (e.as_str(), *v)).collect();
-    let mut merged = Vec::new();
+    let mut merged = Vec::with_capacity(old.len() + new.len());
     let mut rest = old.iter().peekable();
     for (edge, item) in &new {
-        let Some(shared) = in_old.get(edge.as_str()) else {
-            merged.push((*item).clone());
-            continue;
-        };
         while let Some((_, only_live)) = rest.next_if(|(e, _)| !in_new.contains_key(e.as_str())) {
             merged.push((*only_live).clone());
         }
-        rest.next_if(|(e, _)| in_new.contains_key(e.as_str()));
-        merged.push(merge(structure.element(), shared, item, false));
+        match in_old.get(edge.as_str()) {
+            Some(shared) => {
+                rest.next_if(|(e, _)| in_new.contains_key(e.as_str()));
+                merged.push(merge(structure.element(), shared, item, false));
+            }
+            None => merged.push((*item).clone()),
+        }
     }
     merged.extend(rest.filter(|(e, _)| !in_new.contains_key(e.as_str())).map(|(_, v)| (*v).clone()));
     Value::Array(merged)
 }
 
-/// The object without these fields. What becomes empty by it is gone too.
+/// The object without these fields. What becomes empty by it is null: its own owner, if any, keeps it so.
 pub fn remove(structure: Structure<'_>, object: &Value, gone: &Set) -> Value {
     strip(structure, object, gone, true).unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+/// Drops the nulls that `remove` left in the place of something.
+pub fn drop_removed(object: &mut Value, before: &Value) {
+    match (object, before) {
+        (Value::Object(map), Value::Object(old)) => {
+            map.retain(|key, value| !(value.is_null() && old.get(key).is_some_and(|o| !o.is_null())));
+            for (key, value) in map.iter_mut() {
+                drop_removed(value, old.get(key).unwrap_or(&Value::Null));
+            }
+        }
+        // Elements may have moved: any null inside them that nobody wrote is looked for in all of them.
+        (Value::Array(items), Value::Array(old)) => {
+            for item in items.iter_mut() {
+                old.iter().for_each(|before| drop_removed(item, before));
+            }
+        }
+        _ => {}
+    }
 }
 
 fn strip(structure: Structure<'_>, value: &Value, gone: &Set, at_root: bool) -> Option<Value> {
     let keep = |below: Option<&Set>, child: Structure<'_>, value: &Value| match below {
         Some(set) if set.is_member() => None,
-        Some(set) => strip(child, value, set, false),
+        Some(set) => Some(strip(child, value, set, false).unwrap_or(Value::Null)),
         None => Some(value.clone()),
     };
     match value {

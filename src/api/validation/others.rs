@@ -66,17 +66,6 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
 fn autoscaler(spec: &At<'_>, errors: &mut Errors) {
     let (low, high) = (spec.get("minReplicas"), spec.get("maxReplicas"));
     let most = high.number().unwrap_or(0);
-    if low.number().is_some_and(|n| n < 0) {
-        errors.invalid(&low, "must be greater than or equal to 0");
-    }
-    match most {
-        0 => errors.required_by_declaration(&high),
-        n if n < 0 => errors.invalid(&high, "must be greater than or equal to 1"),
-        _ => {}
-    }
-    if low.number().is_some_and(|n| n > most) {
-        errors.invalid(&high, "must be greater than or equal to `minReplicas`");
-    }
     let target = spec.get("scaleTargetRef");
     for field in ["kind", "name"] {
         let at = target.get(field);
@@ -104,6 +93,17 @@ fn autoscaler(spec: &At<'_>, errors: &mut Errors) {
                 errors.required(&metric.get(&field), "must populate information for the given metric source");
             }
         }
+    }
+    if low.number().is_some_and(|n| n < 0) {
+        errors.invalid(&low, "must be greater than or equal to 0");
+    }
+    match most {
+        0 => errors.required_by_declaration(&high),
+        n if n < 0 => errors.invalid(&high, "must be greater than or equal to 1"),
+        _ => {}
+    }
+    if low.number().is_some_and(|n| n > most) {
+        errors.invalid(&high, "must be greater than or equal to `minReplicas`");
     }
 }
 
