@@ -107,7 +107,7 @@ impl Answerer {
                     return Reply { authoritative: true, answers: aliases, additional, ..Reply::default() };
                 }
                 Found::Alias(record, target) => {
-                    aliases.push(record);
+                    aliases.push(*record);
                     if kind == RecordType::CNAME {
                         return Reply { authoritative: true, answers: aliases, ..Reply::default() };
                     }
@@ -122,10 +122,11 @@ impl Answerer {
 
     /// Names outside the cluster's domain: addresses of the cluster have names too, the rest is passed on.
     async fn outside(&self, name: &Name, kind: RecordType, aliases: Vec<Record>) -> Reply {
-        if kind == RecordType::PTR && *self.synced.borrow() {
-            if let Some(answers) = self.read(|zone| zone.reverse(name)) {
-                return Reply { authoritative: true, answers, ..Reply::default() };
-            }
+        if kind == RecordType::PTR
+            && *self.synced.borrow()
+            && let Some(answers) = self.read(|zone| zone.reverse(name))
+        {
+            return Reply { authoritative: true, answers, ..Reply::default() };
         }
         match self.forwarder.resolve(name, kind).await {
             Ok(Forwarded { code, answers, authorities }) => {

@@ -26,7 +26,7 @@ pub enum Found {
         additional: Vec<Record>,
     },
     /// An ExternalName Service: the name is another one, which may be anywhere.
-    Alias(Record, Name),
+    Alias(Box<Record>, Name),
     /// The name exists, but has no record of the type.
     NoData,
     NoName,
@@ -232,7 +232,7 @@ impl Zone {
             Kind::ExternalName(target) => match Name::from_ascii(target) {
                 Ok(mut target) => {
                     target.set_fqdn(true);
-                    Found::Alias(record(asked, RData::CNAME(CNAME(target.clone()))), target)
+                    Found::Alias(Box::new(record(asked, RData::CNAME(CNAME(target.clone())))), target)
                 }
                 Err(_) => Found::NoData,
             },

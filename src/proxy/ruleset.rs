@@ -286,7 +286,7 @@ impl Builder<'_> {
                     rules.push(Rule(vec![Item::Local(Side::Source), Item::MarkSet(MASQUERADE)]));
                     rules.push(inside(Item::Local(Side::Source)));
                 }
-                rules.extend(local.iter().map(goto));
+                rules.extend(local.iter().map(|chain| goto(chain)));
                 if rules.is_empty() {
                     return None;
                 }
@@ -368,8 +368,8 @@ impl Builder<'_> {
     }
 }
 
-fn goto(chain: &String) -> Rule {
-    Rule(vec![Item::Verdict(Verdict::Goto(chain.clone()))])
+fn goto(chain: &str) -> Rule {
+    Rule(vec![Item::Verdict(Verdict::Goto(chain.to_owned()))])
 }
 
 fn front_key(port: &ServicePort, ip: Ipv4Addr) -> Vec<Datum> {

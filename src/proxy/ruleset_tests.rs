@@ -53,7 +53,7 @@ fn check(spec: Json, addresses: &[&str], expected: Expect) {
         let empty_block = line.ends_with('{') && lines.get(position + 1).is_some_and(|next| next.trim() == "}");
         let end_of_empty = line.trim() == "}" && position > 0 && lines[position - 1].ends_with('{');
         if (line.starts_with("  ") && !empty_block && !end_of_empty) && line.trim() != "}" {
-            shown += line;
+            shown += &line[2..];
             shown += "\n";
         }
     }
@@ -154,20 +154,20 @@ fn a_cluster_ip_leads_to_all_endpoints_and_masquerades_clients_outside() {
         cluster_ip(),
         &["10.244.1.5", "10.244.2.6"],
         expect![[r#"
-          set cluster-ips {
-            10.96.0.7
-          set hairpin {
-            10.244.1.5 . 10.244.1.5
-          map services {
-            10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
-          map svc/a/web/tcp-80 {
-            type mark : ipv4_addr . inet_service
-            0 : 10.244.1.5 . 8080
-            1 : 10.244.2.6 . 8080
-          chain svc/a/web/tcp-80 {
-            ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
-            dnat to numgen random mod 2 map @svc/a/web/tcp-80
-    "#]],
+            set cluster-ips {
+              10.96.0.7
+            set hairpin {
+              10.244.1.5 . 10.244.1.5
+            map services {
+              10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
+            map svc/a/web/tcp-80 {
+              type mark : ipv4_addr . inet_service
+              0 : 10.244.1.5 . 8080
+              1 : 10.244.2.6 . 8080
+            chain svc/a/web/tcp-80 {
+              ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
+              dnat to numgen random mod 2 map @svc/a/web/tcp-80
+        "#]],
     );
 }
 
@@ -177,13 +177,13 @@ fn without_endpoints_clients_are_refused() {
         node_port(json!({})),
         &[],
         expect![[r#"
-          set cluster-ips {
-            10.96.0.7
-          map no-endpoint-node-ports {
-            tcp . 30080 : goto reject
-          map no-endpoints {
-            10.96.0.7 . tcp . 80 : goto reject
-    "#]],
+            set cluster-ips {
+              10.96.0.7
+            map no-endpoint-node-ports {
+              tcp . 30080 : goto reject
+            map no-endpoints {
+              10.96.0.7 . tcp . 80 : goto reject
+        "#]],
     );
 }
 
@@ -193,22 +193,22 @@ fn a_node_port_masquerades_so_that_answers_find_back() {
         node_port(json!({})),
         &["10.244.2.6"],
         expect![[r#"
-          set cluster-ips {
-            10.96.0.7
-          map node-ports {
-            tcp . 30080 : goto svc/a/web/tcp-80/external
-          map services {
-            10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
-          map svc/a/web/tcp-80 {
-            type mark : ipv4_addr . inet_service
-            0 : 10.244.2.6 . 8080
-          chain svc/a/web/tcp-80 {
-            ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
-            dnat to numgen random mod 1 map @svc/a/web/tcp-80
-          chain svc/a/web/tcp-80/external {
-            meta mark set meta mark | 0x4000
-            goto svc/a/web/tcp-80
-    "#]],
+            set cluster-ips {
+              10.96.0.7
+            map node-ports {
+              tcp . 30080 : goto svc/a/web/tcp-80/external
+            map services {
+              10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
+            map svc/a/web/tcp-80 {
+              type mark : ipv4_addr . inet_service
+              0 : 10.244.2.6 . 8080
+            chain svc/a/web/tcp-80 {
+              ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
+              dnat to numgen random mod 1 map @svc/a/web/tcp-80
+            chain svc/a/web/tcp-80/external {
+              meta mark set meta mark | 0x4000
+              goto svc/a/web/tcp-80
+        "#]],
     );
 }
 
@@ -218,32 +218,32 @@ fn external_policy_local_keeps_the_clients_address_and_stays_on_the_node() {
         node_port(json!({"externalTrafficPolicy": "Local"})),
         &["10.244.1.5", "10.244.2.6"],
         expect![[r#"
-          set cluster-ips {
-            10.96.0.7
-          set hairpin {
-            10.244.1.5 . 10.244.1.5
-          map node-ports {
-            tcp . 30080 : goto svc/a/web/tcp-80/external
-          map services {
-            10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
-          map svc/a/web/tcp-80 {
-            type mark : ipv4_addr . inet_service
-            0 : 10.244.1.5 . 8080
-            1 : 10.244.2.6 . 8080
-          map svc/a/web/tcp-80/local {
-            type mark : ipv4_addr . inet_service
-            0 : 10.244.1.5 . 8080
-          chain svc/a/web/tcp-80 {
-            ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
-            dnat to numgen random mod 2 map @svc/a/web/tcp-80
-          chain svc/a/web/tcp-80/external {
-            ip saddr 10.244.0.0/16 goto svc/a/web/tcp-80
-            fib saddr type local meta mark set meta mark | 0x4000
-            fib saddr type local goto svc/a/web/tcp-80
-            goto svc/a/web/tcp-80/local
-          chain svc/a/web/tcp-80/local {
-            dnat to numgen random mod 1 map @svc/a/web/tcp-80/local
-    "#]],
+            set cluster-ips {
+              10.96.0.7
+            set hairpin {
+              10.244.1.5 . 10.244.1.5
+            map node-ports {
+              tcp . 30080 : goto svc/a/web/tcp-80/external
+            map services {
+              10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
+            map svc/a/web/tcp-80 {
+              type mark : ipv4_addr . inet_service
+              0 : 10.244.1.5 . 8080
+              1 : 10.244.2.6 . 8080
+            map svc/a/web/tcp-80/local {
+              type mark : ipv4_addr . inet_service
+              0 : 10.244.1.5 . 8080
+            chain svc/a/web/tcp-80 {
+              ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
+              dnat to numgen random mod 2 map @svc/a/web/tcp-80
+            chain svc/a/web/tcp-80/external {
+              ip saddr 10.244.0.0/16 goto svc/a/web/tcp-80
+              fib saddr type local meta mark set meta mark | 0x4000
+              fib saddr type local goto svc/a/web/tcp-80
+              goto svc/a/web/tcp-80/local
+            chain svc/a/web/tcp-80/local {
+              dnat to numgen random mod 1 map @svc/a/web/tcp-80/local
+        "#]],
     );
 }
 
@@ -253,25 +253,25 @@ fn external_policy_local_without_local_endpoints_is_silent_outside_and_serves_in
         node_port(json!({"externalTrafficPolicy": "Local"})),
         &["10.244.2.6"],
         expect![[r#"
-          set cluster-ips {
-            10.96.0.7
-          map no-endpoint-node-ports {
-            tcp . 30080 : drop
-          map node-ports {
-            tcp . 30080 : goto svc/a/web/tcp-80/external
-          map services {
-            10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
-          map svc/a/web/tcp-80 {
-            type mark : ipv4_addr . inet_service
-            0 : 10.244.2.6 . 8080
-          chain svc/a/web/tcp-80 {
-            ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
-            dnat to numgen random mod 1 map @svc/a/web/tcp-80
-          chain svc/a/web/tcp-80/external {
-            ip saddr 10.244.0.0/16 goto svc/a/web/tcp-80
-            fib saddr type local meta mark set meta mark | 0x4000
-            fib saddr type local goto svc/a/web/tcp-80
-    "#]],
+            set cluster-ips {
+              10.96.0.7
+            map no-endpoint-node-ports {
+              tcp . 30080 : drop
+            map node-ports {
+              tcp . 30080 : goto svc/a/web/tcp-80/external
+            map services {
+              10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
+            map svc/a/web/tcp-80 {
+              type mark : ipv4_addr . inet_service
+              0 : 10.244.2.6 . 8080
+            chain svc/a/web/tcp-80 {
+              ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
+              dnat to numgen random mod 1 map @svc/a/web/tcp-80
+            chain svc/a/web/tcp-80/external {
+              ip saddr 10.244.0.0/16 goto svc/a/web/tcp-80
+              fib saddr type local meta mark set meta mark | 0x4000
+              fib saddr type local goto svc/a/web/tcp-80
+        "#]],
     );
 }
 
@@ -283,31 +283,31 @@ fn internal_policy_local_uses_the_nodes_own_endpoints() {
         spec.clone(),
         &["10.244.1.5", "10.244.2.6"],
         expect![[r#"
-          set cluster-ips {
-            10.96.0.7
-          set hairpin {
-            10.244.1.5 . 10.244.1.5
-          map services {
-            10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80/internal
-          map svc/a/web/tcp-80/local {
-            type mark : ipv4_addr . inet_service
-            0 : 10.244.1.5 . 8080
-          chain svc/a/web/tcp-80/internal {
-            ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
-            goto svc/a/web/tcp-80/local
-          chain svc/a/web/tcp-80/local {
-            dnat to numgen random mod 1 map @svc/a/web/tcp-80/local
-    "#]],
+            set cluster-ips {
+              10.96.0.7
+            set hairpin {
+              10.244.1.5 . 10.244.1.5
+            map services {
+              10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80/internal
+            map svc/a/web/tcp-80/local {
+              type mark : ipv4_addr . inet_service
+              0 : 10.244.1.5 . 8080
+            chain svc/a/web/tcp-80/internal {
+              ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
+              goto svc/a/web/tcp-80/local
+            chain svc/a/web/tcp-80/local {
+              dnat to numgen random mod 1 map @svc/a/web/tcp-80/local
+        "#]],
     );
     check(
         spec,
         &["10.244.2.6"],
         expect![[r#"
-          set cluster-ips {
-            10.96.0.7
-          map no-endpoints {
-            10.96.0.7 . tcp . 80 : drop
-    "#]],
+            set cluster-ips {
+              10.96.0.7
+            map no-endpoints {
+              10.96.0.7 . tcp . 80 : drop
+        "#]],
     );
 }
 
@@ -320,25 +320,25 @@ fn session_affinity_remembers_the_endpoint_of_a_client() {
         spec,
         &["10.244.1.5", "10.244.2.6"],
         expect![[r#"
-          map affinity/a/web/tcp-80/60 {
-            type ipv4_addr : ipv4_addr . inet_service
-            flags dynamic,timeout
-            timeout 60s
-          set cluster-ips {
-            10.96.0.7
-          set hairpin {
-            10.244.1.5 . 10.244.1.5
-          map services {
-            10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
-          map svc/a/web/tcp-80 {
-            type mark : ipv4_addr . inet_service
-            0 : 10.244.1.5 . 8080
-            1 : 10.244.2.6 . 8080
-          chain svc/a/web/tcp-80 {
-            ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
-            update @affinity/a/web/tcp-80/60 dnat to ip saddr map @affinity/a/web/tcp-80/60
-            update @affinity/a/web/tcp-80/60 dnat to numgen random mod 2 map @svc/a/web/tcp-80
-    "#]],
+            map affinity/a/web/tcp-80/60 {
+              type ipv4_addr : ipv4_addr . inet_service
+              flags dynamic,timeout
+              timeout 60s
+            set cluster-ips {
+              10.96.0.7
+            set hairpin {
+              10.244.1.5 . 10.244.1.5
+            map services {
+              10.96.0.7 . tcp . 80 : goto svc/a/web/tcp-80
+            map svc/a/web/tcp-80 {
+              type mark : ipv4_addr . inet_service
+              0 : 10.244.1.5 . 8080
+              1 : 10.244.2.6 . 8080
+            chain svc/a/web/tcp-80 {
+              ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
+              update @affinity/a/web/tcp-80/60 dnat to ip saddr map @affinity/a/web/tcp-80/60
+              update @affinity/a/web/tcp-80/60 dnat to numgen random mod 2 map @svc/a/web/tcp-80
+        "#]],
     );
 }
 
@@ -354,27 +354,27 @@ fn a_load_balancer_answers_on_its_addresses_within_its_source_ranges() {
         spec,
         &["10.244.2.6"],
         expect![[r#"
-          set cluster-ips {
-            10.96.0.7
-          map firewall {
-            203.0.113.9 . udp . 53 : goto fw/a/web/udp-53
-          map services {
-            10.96.0.7 . udp . 53 : goto svc/a/web/udp-53
-            192.0.2.1 . udp . 53 : goto svc/a/web/udp-53/external
-            203.0.113.9 . udp . 53 : goto svc/a/web/udp-53/external
-          map svc/a/web/udp-53 {
-            type mark : ipv4_addr . inet_service
-            0 : 10.244.2.6 . 8080
-          chain fw/a/web/udp-53 {
-            ip saddr 198.51.100.0/24 return
-            drop
-          chain svc/a/web/udp-53 {
-            ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
-            dnat to numgen random mod 1 map @svc/a/web/udp-53
-          chain svc/a/web/udp-53/external {
-            meta mark set meta mark | 0x4000
-            goto svc/a/web/udp-53
-    "#]],
+            set cluster-ips {
+              10.96.0.7
+            map firewall {
+              203.0.113.9 . udp . 53 : goto fw/a/web/udp-53
+            map services {
+              10.96.0.7 . udp . 53 : goto svc/a/web/udp-53
+              192.0.2.1 . udp . 53 : goto svc/a/web/udp-53/external
+              203.0.113.9 . udp . 53 : goto svc/a/web/udp-53/external
+            map svc/a/web/udp-53 {
+              type mark : ipv4_addr . inet_service
+              0 : 10.244.2.6 . 8080
+            chain fw/a/web/udp-53 {
+              ip saddr 198.51.100.0/24 return
+              drop
+            chain svc/a/web/udp-53 {
+              ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
+              dnat to numgen random mod 1 map @svc/a/web/udp-53
+            chain svc/a/web/udp-53/external {
+              meta mark set meta mark | 0x4000
+              goto svc/a/web/udp-53
+        "#]],
     );
 }
 
@@ -386,17 +386,17 @@ fn a_service_the_node_answers_itself_is_left_alone_until_it_has_endpoints() {
         spec,
         &["10.244.2.6"],
         expect![[r#"
-          set cluster-ips {
-            10.96.0.10
-          map services {
-            10.96.0.10 . udp . 53 : goto svc/a/web/udp-53
-          map svc/a/web/udp-53 {
-            type mark : ipv4_addr . inet_service
-            0 : 10.244.2.6 . 8080
-          chain svc/a/web/udp-53 {
-            ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
-            dnat to numgen random mod 1 map @svc/a/web/udp-53
-    "#]],
+            set cluster-ips {
+              10.96.0.10
+            map services {
+              10.96.0.10 . udp . 53 : goto svc/a/web/udp-53
+            map svc/a/web/udp-53 {
+              type mark : ipv4_addr . inet_service
+              0 : 10.244.2.6 . 8080
+            chain svc/a/web/udp-53 {
+              ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
+              dnat to numgen random mod 1 map @svc/a/web/udp-53
+        "#]],
     );
 }
 
