@@ -166,6 +166,10 @@ impl Quantity {
         Self { nano: up, ..self }
     }
 
+    pub fn times(self, factor: i64) -> Self {
+        Self { nano: self.nano.saturating_mul(factor as i128), ..self }
+    }
+
     /// The sum; written in the format of the first operand that is not zero.
     #[expect(clippy::should_implement_trait, reason = "the operators are implemented below in terms of these")]
     pub fn add(self, other: Self) -> Self {
@@ -176,9 +180,6 @@ impl Quantity {
     pub fn sub(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
         Self { nano: self.nano.saturating_sub(other.nano), format }
-    }
-    pub fn mul(self, factor: i64) -> Self {
-        Self { nano: self.nano.saturating_mul(factor as i128), ..self }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Object, each, if_absent, if_empty, inside, is_empty, text};
+use super::{Object, each, if_absent, if_empty, inside, text};
 
 pub(super) fn complete(name: &str, object: &mut Object) {
     match name {
@@ -123,9 +123,7 @@ fn volume(volume: &mut Object) {
         volume.insert("emptyDir".into(), Value::Object(Map::new()));
     }
     if let Some(Value::Object(image)) = volume.get_mut("image") {
-        if is_empty(image, "pullPolicy") {
-            let policy = pull_policy(text(image, "reference"));
-            image.insert("pullPolicy".into(), policy.into());
-        }
+        let policy = pull_policy(text(image, "reference"));
+        if_empty(image, "pullPolicy", policy);
     }
 }

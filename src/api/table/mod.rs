@@ -7,6 +7,7 @@
 mod age;
 mod autoscaling;
 mod core;
+mod custom;
 mod network;
 mod others;
 mod pod;
@@ -22,6 +23,7 @@ use crate::object;
 use crate::registry::Resource;
 
 pub use age::human_duration;
+pub use custom::render_custom;
 
 /// What a row carries beside its cells (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
