@@ -248,7 +248,9 @@ pub fn env_var_name(value: &str) -> Faults {
         faults.push("environment variable name must be non-empty".into());
     }
     if !value.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'=') {
-        faults.push("a valid environment variable name must consist only of printable ASCII characters other than '='".into());
+        faults.push(
+            "a valid environment variable name must consist only of printable ASCII characters other than '='".into(),
+        );
     }
     faults
 }
@@ -372,7 +374,9 @@ mod tests {
         assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
         assert_eq!(
             dns1123_label("Web"),
-            ["a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"]
+            [
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+            ]
         );
     }
 

@@ -492,7 +492,8 @@ fn split_terms(text: &str) -> Vec<&str> {
 }
 
 fn split_term(term: &str) -> Option<(&str, FieldOperator, &str)> {
-    let at = term.char_indices().map(|(i, _)| i).find(|i| term[*i..].starts_with("!=") || term[*i..].starts_with('='))?;
+    let at =
+        term.char_indices().map(|(i, _)| i).find(|i| term[*i..].starts_with("!=") || term[*i..].starts_with('='))?;
     let (path, rest) = term.split_at(at);
     if let Some(value) = rest.strip_prefix("!=") {
         return Some((path, FieldOperator::NotEquals, value));
@@ -528,9 +529,21 @@ mod tests {
     fn a_label_selector_selects_by_all_its_requirements() {
         let labels = json!({"app": "web", "tier": "front", "n": "5"});
         let cases = [
-            ("", true), ("app=web", true), ("app==web,tier!=back", true), ("app in (web,api)", true),
-            ("app notin (web)", false), ("!app", false), ("!gone", true), ("tier", true), ("n>4", true), ("n<4", false),
-            ("gone!=x", true), ("x in (),app", false), ("app = web , tier", true), ("in in (in)", false), ("app=", false),
+            ("", true),
+            ("app=web", true),
+            ("app==web,tier!=back", true),
+            ("app in (web,api)", true),
+            ("app notin (web)", false),
+            ("!app", false),
+            ("!gone", true),
+            ("tier", true),
+            ("n>4", true),
+            ("n<4", false),
+            ("gone!=x", true),
+            ("x in (),app", false),
+            ("app = web , tier", true),
+            ("in in (in)", false),
+            ("app=", false),
         ];
         for (text, expected) in cases {
             assert_eq!(LabelSelector::parse(text).unwrap().matches(&labels), expected, "{text}");
@@ -552,7 +565,10 @@ mod tests {
             assert_eq!(LabelSelector::parse(text).unwrap_err(), expected, "{text}");
         }
         let message = LabelSelector::parse("a=-").unwrap_err();
-        assert!(message.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-\": a valid label"), "{message}");
+        assert!(
+            message.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-\": a valid label"),
+            "{message}"
+        );
     }
 
     #[test]

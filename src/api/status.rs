@@ -92,10 +92,20 @@ impl FieldError {
         Self { kind: FieldErrorType::Invalid, path: path.into(), value: Some(value.to_string()), detail: detail.into() }
     }
     pub fn duplicate(path: impl Into<String>, value: &Value) -> Self {
-        Self { kind: FieldErrorType::Duplicate, path: path.into(), value: Some(value.to_string()), detail: String::new() }
+        Self {
+            kind: FieldErrorType::Duplicate,
+            path: path.into(),
+            value: Some(value.to_string()),
+            detail: String::new(),
+        }
     }
     pub fn not_found(path: impl Into<String>, value: &Value) -> Self {
-        Self { kind: FieldErrorType::NotFound, path: path.into(), value: Some(value.to_string()), detail: String::new() }
+        Self {
+            kind: FieldErrorType::NotFound,
+            path: path.into(),
+            value: Some(value.to_string()),
+            detail: String::new(),
+        }
     }
     /// `supported` is printed in the order given.
     pub fn not_supported(path: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
@@ -179,7 +189,10 @@ impl Status {
         let message = message.into();
         let cause = Cause { message: message.clone(), ..Cause::default() };
         let details = Details { causes: vec![cause], ..Details::default() };
-        Self { details: Some(details), ..Self::new(500, "InternalError", format!("Internal error occurred: {message}")) }
+        Self {
+            details: Some(details),
+            ..Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+        }
     }
     /// 410: the resource version asked for is compacted away.
     pub fn expired(message: impl Into<String>) -> Self {

@@ -88,7 +88,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         "DaemonSet" => set_template_generation(object, 1.max(template_generation(object))),
         "Job" => job_selector(object),
         "Service" => pair_cluster_ips(object, None),
-        "CustomResourceDefinition" => crate::defaulting::apply("apiextensions.k8s.io", "v1", "CustomResourceDefinition", object),
+        "CustomResourceDefinition" => {
+            crate::defaulting::apply("apiextensions.k8s.io", "v1", "CustomResourceDefinition", object)
+        }
         "CertificateSigningRequest" | "ResourceClaim" => {}
         _ => {}
     }
@@ -167,7 +169,8 @@ fn job_selector(job: &mut Value) {
     }
     let (name, uid) = (object::name(job).to_string(), object::uid(job).to_string());
     // Labels that were defaulted from the template are one map with it upstream, and so get these too.
-    let shared = job["metadata"]["labels"].is_object() && job["metadata"]["labels"] == job["spec"]["template"]["metadata"]["labels"];
+    let shared = job["metadata"]["labels"].is_object()
+        && job["metadata"]["labels"] == job["spec"]["template"]["metadata"]["labels"];
     let spec = inside(job, "spec");
     let template = spec.entry("template").or_insert_with(|| json!({}));
     let metadata = inside(template, "metadata");
@@ -243,7 +246,8 @@ fn drop_type_dependent(new: &mut Value, old: &Value) {
             set(port, "nodePort", None);
         }
     }
-    let local = |s: &Value| text(&s["spec"], "type") == "LoadBalancer" && text(&s["spec"], "externalTrafficPolicy") == "Local";
+    let local =
+        |s: &Value| text(&s["spec"], "type") == "LoadBalancer" && text(&s["spec"], "externalTrafficPolicy") == "Local";
     if local(old) && !local(new) && same("healthCheckNodePort", new) {
         set(&mut new["spec"], "healthCheckNodePort", None);
     }
@@ -272,7 +276,8 @@ mod tests {
     #[test]
     fn a_client_cannot_write_status_or_generation_with_the_object() {
         let deployments = resource("apps", "deployments");
-        let mut new = json!({"metadata": {"name": "x", "generation": 7}, "spec": {"replicas": 1}, "status": {"replicas": 5}});
+        let mut new =
+            json!({"metadata": {"name": "x", "generation": 7}, "spec": {"replicas": 1}, "status": {"replicas": 5}});
         prepare_create(deployments, &mut new);
         assert_eq!(new, json!({"metadata": {"name": "x", "generation": 1}, "spec": {"replicas": 1}, "status": {}}));
         let old = new.clone();

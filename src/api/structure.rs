@@ -54,9 +54,7 @@ impl<'a> Structure<'a> {
     /// The value of `key` in an object or map; `None` when the schema has no such field.
     pub fn field(&self, key: &str) -> Option<Structure<'a>> {
         match self {
-            Structure::Builtin(Form::Object(t), _) => {
-                t.field(key).map(|f| Structure::Builtin(f.form(), Some(f)))
-            }
+            Structure::Builtin(Form::Object(t), _) => t.field(key).map(|f| Structure::Builtin(f.form(), Some(f))),
             Structure::Builtin(Form::Map(value), _) => Some(Structure::inside(*value)),
             Structure::Builtin(..) => Some(Structure::Unknown),
             Structure::Custom(schema) => custom_field(schema, key),
@@ -162,7 +160,10 @@ impl<'a> Structure<'a> {
 
 fn custom_field<'a>(schema: &'a Value, key: &str) -> Option<Structure<'a>> {
     // Every object has these at its root, whatever its schema says about them.
-    if key == "metadata" && schema["x-kubernetes-embedded-resource"] != true && schema["properties"]["metadata"].get("properties").is_none() {
+    if key == "metadata"
+        && schema["x-kubernetes-embedded-resource"] != true
+        && schema["properties"]["metadata"].get("properties").is_none()
+    {
         let is_root = schema["properties"].get("metadata").is_some() || schema["properties"].get("spec").is_some();
         if is_root {
             return Type::meta("ObjectMeta").map(|t| Structure::Builtin(Form::Object(t), None));

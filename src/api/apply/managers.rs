@@ -89,7 +89,13 @@ pub fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|e| !e.fields.is_empty());
     entries.sort_by(|a, b| {
         let key = |e: &Entry| {
-            (e.operation.as_str(), e.time.clone().unwrap_or_default(), e.manager.clone(), e.api_version.clone(), e.subresource.clone())
+            (
+                e.operation.as_str(),
+                e.time.clone().unwrap_or_default(),
+                e.manager.clone(),
+                e.api_version.clone(),
+                e.subresource.clone(),
+            )
         };
         key(a).cmp(&key(b))
     });

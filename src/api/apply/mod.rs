@@ -146,7 +146,14 @@ fn top_level(fields: &[&str]) -> Set {
 fn stripped() -> Set {
     let mut set = top_level(&["apiVersion", "kind", "metadata"]);
     for field in [
-        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields",
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
         "resourceVersion",
     ] {
         set.insert(&[set::field_edge("metadata"), set::field_edge(field)]);
@@ -237,7 +244,8 @@ impl Applier<'_> {
 
     /// Conflicts about fields that kubectl's own client-side apply had set are no conflicts.
     fn take_over(&self, applied: &Value, entries: Vec<Entry>, conflicts: Vec<Conflict>) -> Result<Outcome, Status> {
-        let last: Option<Value> = object::annotation(self.live, LAST_APPLIED).and_then(|a| serde_json::from_str(a).ok());
+        let last: Option<Value> =
+            object::annotation(self.live, LAST_APPLIED).and_then(|a| serde_json::from_str(a).ok());
         let allowed = last.map(|last| walk::present(self.structure, &last)).unwrap_or_default();
         let left: Vec<Conflict> = conflicts
             .into_iter()
@@ -306,7 +314,13 @@ fn conflict_status(conflicts: &[Conflict]) -> Status {
 }
 
 /// Entries after `new` replaced `old`: the writer owns what changed, and who owned it before does not any more.
-fn record(old: &Value, new: &Value, mut entries: Vec<Entry>, structure: Structure<'_>, write: &Write<'_>) -> Vec<Entry> {
+fn record(
+    old: &Value,
+    new: &Value,
+    mut entries: Vec<Entry>,
+    structure: Structure<'_>,
+    write: &Write<'_>,
+) -> Vec<Entry> {
     let comparison = walk::compare(structure, old, new).without(&top_level(write.ignored));
     let taken = comparison.modified.union(&comparison.added);
     for entry in &mut entries {

@@ -175,10 +175,14 @@ mod tests {
 
     #[test]
     fn a_set_survives_its_json_and_prints_paths() {
-        let fields = json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:image": {}}}, "f:replicas": {}}});
+        let fields =
+            json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:image": {}}}, "f:replicas": {}}});
         let set = Set::from_json(&fields).unwrap();
         assert_eq!(set.to_json(), fields);
-        assert_eq!(set.paths(), [".spec.replicas", ".spec.containers[name=\"c\"]", ".spec.containers[name=\"c\"].image"]);
+        assert_eq!(
+            set.paths(),
+            [".spec.replicas", ".spec.containers[name=\"c\"]", ".spec.containers[name=\"c\"].image"]
+        );
     }
 
     #[test]

@@ -31,12 +31,19 @@ fn containers(list: Value) -> Value {
 
 #[test]
 fn an_applier_owns_what_it_says() {
-    let live = ok(None, deployment(json!({"replicas": 3, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [
-        {"name": "c", "image": "i", "args": ["x"], "ports": [{"containerPort": 80}]}]}}})), "me");
+    let live = ok(
+        None,
+        deployment(json!({"replicas": 3, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [
+        {"name": "c", "image": "i", "args": ["x"], "ports": [{"containerPort": 80}]}]}}})),
+        "me",
+    );
     assert_eq!(live["spec"]["replicas"], 3);
-    fields(&live, expect![[r#"
+    fields(
+        &live,
+        expect![[r#"
         "me" "Apply": {"f:spec":{"f:replicas":{},"f:template":{"f:metadata":{"f:labels":{"f:a":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:args":{},"f:image":{},"f:name":{},"f:ports":{"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{}}}}}}}}}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -47,19 +54,25 @@ fn another_value_for_an_owned_field_is_a_conflict_that_names_the_owner() {
     assert_eq!(status.message, "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas");
     let forced = run(Some(&live), deployment(json!({"replicas": 5})), "two", true).unwrap();
     assert_eq!(forced["spec"]["replicas"], 5);
-    fields(&forced, expect![[r#"
+    fields(
+        &forced,
+        expect![[r#"
         "two" "Apply": {"f:spec":{"f:replicas":{}}}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn the_same_value_is_shared() {
     let live = ok(None, deployment(json!({"replicas": 3})), "one");
     let live = ok(Some(&live), deployment(json!({"replicas": 3})), "two");
-    fields(&live, expect![[r#"
+    fields(
+        &live,
+        expect![[r#"
         "one" "Apply": {"f:spec":{"f:replicas":{}}}
         "two" "Apply": {"f:spec":{"f:replicas":{}}}
-    "#]]);
+    "#]],
+    );
     let live = ok(Some(&live), deployment(json!({})), "one");
     assert_eq!(live["spec"]["replicas"], 3, "the other owner still wants it");
     let live = ok(Some(&live), deployment(json!({})), "two");
@@ -68,25 +81,38 @@ fn the_same_value_is_shared() {
 
 #[test]
 fn what_an_applier_drops_is_removed_and_what_others_added_stays() {
-    let applied = deployment(containers(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "1"}])));
+    let applied = deployment(containers(
+        json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "1"}]),
+    ));
     let mut live = ok(None, applied, "me");
     let before = live.clone();
-    live["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().unwrap().push(json!({"name": "Y", "value": "2"}));
+    live["spec"]["template"]["spec"]["containers"][0]["env"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "Y", "value": "2"}));
     live["spec"]["paused"] = true.into();
     track_update(Some(&before), &mut live, "kubectl-edit", Operation::Update, DEPLOYMENT, "apps/v1", "", NOW);
     let live = ok(Some(&live), deployment(containers(json!([{"name": "a", "image": "2"}]))), "me");
-    assert_eq!(live["spec"]["template"]["spec"]["containers"], json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}]));
+    assert_eq!(
+        live["spec"]["template"]["spec"]["containers"],
+        json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}])
+    );
     assert_eq!(live["spec"]["paused"], true);
-    fields(&live, expect![[r#"
+    fields(
+        &live,
+        expect![[r#"
         "me" "Apply": {"f:spec":{"f:template":{"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":{".":{},"f:image":{},"f:name":{}}}}}}}
         "kubectl-edit" "Update": {"f:spec":{"f:paused":{},"f:template":{"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":{"f:env":{"k:{\"name\":\"Y\"}":{".":{},"f:name":{},"f:value":{}}}}}}}}}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn applying_the_same_again_changes_nothing() {
     let live = ok(None, deployment(json!({"replicas": 3})), "me");
-    let again = apply(Some(&live), &deployment(json!({"replicas": 3})), "me", false, DEPLOYMENT, "", "2026-02-02T00:00:00Z").unwrap();
+    let again =
+        apply(Some(&live), &deployment(json!({"replicas": 3})), "me", false, DEPLOYMENT, "", "2026-02-02T00:00:00Z")
+            .unwrap();
     assert_eq!(again, live);
 }
 
@@ -99,23 +125,37 @@ fn an_update_takes_fields_and_a_status_write_has_its_own_entry() {
     let before = scaled.clone();
     scaled["status"] = json!({"replicas": 7});
     track_update(Some(&before), &mut scaled, "controller", Operation::Update, DEPLOYMENT, "apps/v1", "status", NOW);
-    fields(&scaled, expect![[r#"
+    fields(
+        &scaled,
+        expect![[r#"
         "controller" "Update" "status": {"f:status":{"f:replicas":{}}}
         "kubectl-scale" "Update" "scale": {"f:spec":{"f:replicas":{}}}
-    "#]]);
+    "#]],
+    );
     let status = run(Some(&scaled), deployment(json!({"replicas": 3})), "me", false).unwrap_err();
-    assert_eq!(status.message, "Apply failed with 1 conflict: conflict with \"kubectl-scale\" with subresource \"scale\" using apps/v1: .spec.replicas");
+    assert_eq!(
+        status.message,
+        "Apply failed with 1 conflict: conflict with \"kubectl-scale\" with subresource \"scale\" using apps/v1: .spec.replicas"
+    );
 }
 
 #[test]
 fn a_create_owns_maps_it_made() {
-    let mut new = decode::from_value(crate::schema::Type::of("v1", "Pod").unwrap(), json!({
+    let mut new = decode::from_value(
+        crate::schema::Type::of("v1", "Pod").unwrap(),
+        json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}},
-        "spec": {"containers": [{"name": "c", "image": "i"}]}})).unwrap().object;
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+    )
+    .unwrap()
+    .object;
     track_update(None, &mut new, "kubectl-create", Operation::Update, "io.k8s.api.core.v1.Pod", "v1", "", NOW);
-    fields(&new, expect![[r#"
+    fields(
+        &new,
+        expect![[r#"
         "kubectl-create" "Update": {"f:metadata":{"f:labels":{".":{},"f:a":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:name":{},"f:resources":{}}}}}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

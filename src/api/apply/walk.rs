@@ -61,7 +61,13 @@ pub fn said(structure: Structure<'_>, object: &Value) -> Result<Set, SchemaFault
     Ok(set)
 }
 
-fn say(structure: Structure<'_>, value: &Value, path: &mut Path, text: &mut String, set: &mut Set) -> Result<(), SchemaFault> {
+fn say(
+    structure: Structure<'_>,
+    value: &Value,
+    path: &mut Path,
+    text: &mut String,
+    set: &mut Set,
+) -> Result<(), SchemaFault> {
     match value {
         Value::Object(map) if path.is_empty() || !is_leaf_map(structure) => {
             for (key, below) in map {
@@ -231,7 +237,13 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-fn diff_maps(structure: Structure<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path, result: &mut Comparison) {
+fn diff_maps(
+    structure: Structure<'_>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    path: &mut Path,
+    result: &mut Comparison,
+) {
     let empty = Map::new();
     let old = old.and_then(Value::as_object).unwrap_or(&empty);
     let new = new.and_then(Value::as_object).unwrap_or(&empty);
@@ -243,7 +255,13 @@ fn diff_maps(structure: Structure<'_>, old: Option<&Value>, new: Option<&Value>,
     }
 }
 
-fn diff_lists(structure: Structure<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path, result: &mut Comparison) {
+fn diff_lists(
+    structure: Structure<'_>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    path: &mut Path,
+    result: &mut Comparison,
+) {
     let elements = structure.elements();
     let items = |v: Option<&Value>| v.and_then(Value::as_array).cloned().unwrap_or_default();
     let (old, new) = (items(old), items(new));

@@ -49,7 +49,9 @@ pub(super) fn complete(package: &str, name: &str, object: &mut Object) {
 
 fn csi_driver(spec: &mut Object) {
     if_absent(spec, "attachRequired", true);
-    for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount", "preventPodSchedulingIfMissing"] {
+    for field in
+        ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount", "preventPodSchedulingIfMissing"]
+    {
         if_absent(spec, field, false);
     }
     if_absent(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
@@ -65,14 +67,22 @@ fn autoscaler(package: &str, spec: &mut Object) {
         if_absent(spec, "targetCPUUtilizationPercentage", CPU_UTILIZATION);
         return;
     }
-    if_empty(spec, "metrics", json!([{"type": "Resource", "resource": {
-        "name": "cpu", "target": {"type": "Utilization", "averageUtilization": CPU_UTILIZATION}}}]));
+    if_empty(
+        spec,
+        "metrics",
+        json!([{"type": "Resource", "resource": {
+        "name": "cpu", "target": {"type": "Utilization", "averageUtilization": CPU_UTILIZATION}}}]),
+    );
     if let Some(Value::Object(behavior)) = spec.get_mut("behavior") {
         let up = inside(behavior, "scaleUp");
         if_absent(up, "stabilizationWindowSeconds", 0);
         if_absent(up, "selectPolicy", "Max");
-        if_absent(up, "policies", json!([
-            {"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}]));
+        if_absent(
+            up,
+            "policies",
+            json!([
+            {"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}]),
+        );
         let down = inside(behavior, "scaleDown");
         if_absent(down, "selectPolicy", "Max");
         if_absent(down, "policies", json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]));

@@ -56,8 +56,8 @@ fn service(service: &mut Object) {
         if_empty(port, "targetPort", number);
     }
     let kind = text(spec, "type").to_string();
-    let outside = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
-        || (kind == "ClusterIP" && !is_empty(spec, "externalIPs"));
+    let outside =
+        matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !is_empty(spec, "externalIPs"));
     if outside {
         if_empty(spec, "externalTrafficPolicy", "Cluster");
     }

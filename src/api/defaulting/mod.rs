@@ -131,7 +131,12 @@ mod tests {
             "name": "c", "image": "nginx", "ports": [{"containerPort": 80}],
             "resources": {"limits": {"cpu": "0.5"}}, "livenessProbe": {"httpGet": {"port": 80}}}],
             "volumes": [{"name": "v"}, {"name": "s", "secret": {"secretName": "s"}}]}});
-        check("", "v1", "Pod", pod, expect![[r#"
+        check(
+            "",
+            "v1",
+            "Pod",
+            pod,
+            expect![[r#"
             {
               "spec": {
                 "containers": [
@@ -190,14 +195,20 @@ mod tests {
                 ]
               },
               "status": {}
-            }"#]]);
+            }"#]],
+        );
     }
 
     #[test]
     fn a_deployment_gets_its_strategy() {
         let deployment = json!({"metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}}}});
-        check("apps", "v1", "Deployment", deployment, expect![[r#"
+        check(
+            "apps",
+            "v1",
+            "Deployment",
+            deployment,
+            expect![[r#"
             {
               "spec": {
                 "progressDeadlineSeconds": 600,
@@ -221,13 +232,19 @@ mod tests {
                 }
               },
               "status": {}
-            }"#]]);
+            }"#]],
+        );
     }
 
     #[test]
     fn a_secret_takes_over_its_plain_strings() {
         let secret = json!({"data": {"a": "eA=="}, "stringData": {"b": "hello"}});
-        check("", "v1", "Secret", secret, expect![[r#"
+        check(
+            "",
+            "v1",
+            "Secret",
+            secret,
+            expect![[r#"
             {
               "data": {
                 "b": "aGVsbG8="
@@ -235,13 +252,20 @@ mod tests {
               "metadata": {},
               "stringData": null,
               "type": "Opaque"
-            }"#]]);
+            }"#]],
+        );
     }
 
     #[test]
     fn the_tag_of_an_image_decides_when_it_is_pulled() {
-        let cases = [("nginx", "Always"), ("nginx:latest", "Always"), ("nginx:1.27", "IfNotPresent"),
-            ("localhost:5000/a", "Always"), ("localhost:5000/a:2", "IfNotPresent"), ("a@sha256:00", "IfNotPresent")];
+        let cases = [
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("nginx:1.27", "IfNotPresent"),
+            ("localhost:5000/a", "Always"),
+            ("localhost:5000/a:2", "IfNotPresent"),
+            ("a@sha256:00", "IfNotPresent"),
+        ];
         for (image, policy) in cases {
             assert_eq!(containers::pull_policy(image), policy, "{image}");
         }

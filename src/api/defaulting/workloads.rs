@@ -15,7 +15,11 @@ pub(super) fn complete(name: &str, object: &mut Object) {
         "StatefulSet" => stateful_set(inside(object, "spec")),
         "DaemonSet" => {
             // What was a field once is an annotation today; the strategy counts it.
-            if_absent(inside(inside(object, "metadata"), "annotations"), "deprecated.daemonset.template.generation", "0");
+            if_absent(
+                inside(inside(object, "metadata"), "annotations"),
+                "deprecated.daemonset.template.generation",
+                "0",
+            );
             daemon_set(inside(object, "spec"));
         }
         "Job" => job(object),

@@ -76,7 +76,11 @@ fn operate(document: &mut Value, operation: &Value) -> Result<(), Fault> {
             let moved = if what == "move" {
                 take(document, &from, "move")?
             } else {
-                let missing = || Fault::DoesNotApply(format!("copy operation does not apply: doc is missing from path: {from}: missing value"));
+                let missing = || {
+                    Fault::DoesNotApply(format!(
+                        "copy operation does not apply: doc is missing from path: {from}: missing value"
+                    ))
+                };
                 find(document, &from).cloned().ok_or_else(missing)?
             };
             add(document, &path, moved, what)
@@ -109,7 +113,8 @@ fn find<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
 
 /// The container that holds the last token of `path`, and that token.
 fn parent<'a>(document: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
-    let (holder, last) = path.strip_prefix('/')?.rsplit_once('/').map_or(("", path.strip_prefix('/')?), |(h, l)| (h, l));
+    let (holder, last) =
+        path.strip_prefix('/')?.rsplit_once('/').map_or(("", path.strip_prefix('/')?), |(h, l)| (h, l));
     let mut at = document;
     if !holder.is_empty() || path[1..].starts_with('/') {
         for token in holder.split('/').map(unescape) {
@@ -133,7 +138,9 @@ fn add(document: &mut Value, path: &str, value: Value, what: &str) -> Result<(),
     }
     let Some((holder, key)) = parent(document, path) else {
         let missing = if what == "add" { format!("path: {path:?}") } else { format!("destination path: {path}") };
-        return Err(Fault::DoesNotApply(format!("{what} operation does not apply: doc is missing {missing}: missing value")));
+        return Err(Fault::DoesNotApply(format!(
+            "{what} operation does not apply: doc is missing {missing}: missing value"
+        )));
     };
     match holder {
         Value::Object(map) => {
@@ -143,7 +150,9 @@ fn add(document: &mut Value, path: &str, value: Value, what: &str) -> Result<(),
         Value::Array(list) => {
             let fault = |why: String| Fault::DoesNotApply(format!("error in {what} for path: '{path}': {why}"));
             let Ok(number) = key.parse::<i64>() else {
-                let why = format!("value was not a proper array index: '{key}': strconv.Atoi: parsing {key:?}: invalid syntax");
+                let why = format!(
+                    "value was not a proper array index: '{key}': strconv.Atoi: parsing {key:?}: invalid syntax"
+                );
                 return Err(fault(why));
             };
             let place = if number < 0 { number + list.len() as i64 + 1 } else { number };
@@ -160,7 +169,9 @@ fn add(document: &mut Value, path: &str, value: Value, what: &str) -> Result<(),
 fn take(document: &mut Value, path: &str, what: &str) -> Result<Value, Fault> {
     let Some((holder, key)) = parent(document, path) else {
         let place = if what == "move" { format!("from path: {path}") } else { format!("path: {path:?}") };
-        return Err(Fault::DoesNotApply(format!("{what} operation does not apply: doc is missing {place}: missing value")));
+        return Err(Fault::DoesNotApply(format!(
+            "{what} operation does not apply: doc is missing {place}: missing value"
+        )));
     };
     let fault = |why: String| Fault::DoesNotApply(format!("error in {what} for path: '{path}': {why}"));
     match holder {
@@ -181,7 +192,9 @@ fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), Fault> 
         return Ok(());
     }
     let Some((holder, key)) = parent(document, path) else {
-        return Err(Fault::DoesNotApply(format!("replace operation does not apply: doc is missing path: {path}: missing value")));
+        return Err(Fault::DoesNotApply(format!(
+            "replace operation does not apply: doc is missing path: {path}: missing value"
+        )));
     };
     let slot = match holder {
         Value::Object(map) => map.get_mut(&key),
@@ -193,7 +206,9 @@ fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), Fault> 
             *slot = value;
             Ok(())
         }
-        None => Err(Fault::DoesNotApply(format!("replace operation does not apply: doc is missing key: {path}: missing value"))),
+        None => Err(Fault::DoesNotApply(format!(
+            "replace operation does not apply: doc is missing key: {path}: missing value"
+        ))),
     }
 }
 
@@ -240,15 +255,28 @@ mod tests {
         check(json!({"a": {"b": 1}}), json!([{"op": "move", "from": "/a/b", "path": "/c"}]), json!({"a": {}, "c": 1}));
         check(json!({"a": 1}), json!([{"op": "copy", "from": "/a", "path": "/b"}]), json!({"a": 1, "b": 1}));
         check(json!({"a": [1, 2]}), json!([{"op": "remove", "path": "/a/0"}]), json!({"a": [2]}));
-        check(json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 1.0}, {"op": "test", "path": "/b", "value": null}]), json!({"a": 1}));
+        check(
+            json!({"a": 1}),
+            json!([{"op": "test", "path": "/a", "value": 1.0}, {"op": "test", "path": "/b", "value": null}]),
+            json!({"a": 1}),
+        );
     }
 
     #[test]
     fn a_patch_that_does_not_fit_says_where() {
         let cases = [
-            (json!({"op": "remove", "path": "/a"}), "error in remove for path: '/a': Unable to remove nonexistent key: a: missing value"),
-            (json!({"op": "replace", "path": "/a", "value": 1}), "replace operation does not apply: doc is missing key: /a: missing value"),
-            (json!({"op": "add", "path": "/a/b", "value": 1}), "add operation does not apply: doc is missing path: \"/a/b\": missing value"),
+            (
+                json!({"op": "remove", "path": "/a"}),
+                "error in remove for path: '/a': Unable to remove nonexistent key: a: missing value",
+            ),
+            (
+                json!({"op": "replace", "path": "/a", "value": 1}),
+                "replace operation does not apply: doc is missing key: /a: missing value",
+            ),
+            (
+                json!({"op": "add", "path": "/a/b", "value": 1}),
+                "add operation does not apply: doc is missing path: \"/a/b\": missing value",
+            ),
             (json!({"op": "test", "path": "/x", "value": 2}), "testing value /x failed: test failed"),
             (json!({"op": "shake", "path": "/a"}), "Unexpected kind: shake"),
         ];

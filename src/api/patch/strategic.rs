@@ -26,7 +26,9 @@ pub fn apply(document: &Value, patch: &Value, type_name: &str) -> Result<Value, 
 
 pub fn apply_to(document: &Value, patch: &Value, structure: Structure<'_>) -> Result<Value, Status> {
     let Some(patch) = patch.as_object() else {
-        return Err(Status::bad_request("error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"));
+        return Err(Status::bad_request(
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ));
     };
     let document = document.as_object().cloned().unwrap_or_default();
     let merged = merge_objects(document, patch.clone(), structure).map_err(|fault| match fault {
@@ -66,7 +68,11 @@ fn merge_objects(mut original: Object, mut patch: Object, structure: Structure<'
         let merged = match (original.remove(&key), change) {
             (Some(Value::Object(old)), Value::Object(new)) => {
                 let below = known(structure, &key)?;
-                if replaces(below) { Some(Value::Object(new)) } else { Some(Value::Object(merge_objects(old, new, below)?)) }
+                if replaces(below) {
+                    Some(Value::Object(new))
+                } else {
+                    Some(Value::Object(merge_objects(old, new, below)?))
+                }
             }
             (Some(Value::Array(old)), Value::Array(new)) => {
                 let below = known(structure, &key)?;
@@ -86,9 +92,12 @@ fn merge_objects(mut original: Object, mut patch: Object, structure: Structure<'
 }
 
 fn known<'a>(structure: Structure<'a>, key: &str) -> Result<Structure<'a>, Fault> {
-    structure
-        .field(key)
-        .ok_or_else(|| Fault::DoesNotFit(format!("unable to find api field in struct {} for the json field {key:?}", structure.type_name())))
+    structure.field(key).ok_or_else(|| {
+        Fault::DoesNotFit(format!(
+            "unable to find api field in struct {} for the json field {key:?}",
+            structure.type_name()
+        ))
+    })
 }
 
 fn strategies(structure: Structure<'_>) -> impl Iterator<Item = &'static str> {
@@ -115,7 +124,9 @@ fn parallel_list<'k>(key: &'k str, directive: &str) -> Result<Option<&'k str>, F
     let Some(rest) = key.strip_prefix(directive) else { return Ok(None) };
     match rest.strip_prefix('/') {
         Some(list) => Ok(Some(list)),
-        None if directive == ELEMENT_ORDER => Err(Fault::Malformed("invalid patch format of setElementOrder list".into())),
+        None if directive == ELEMENT_ORDER => {
+            Err(Fault::Malformed("invalid patch format of setElementOrder list".into()))
+        }
         None => Err(Fault::Malformed("invalid patch format of primitive list".into())),
     }
 }
@@ -193,7 +204,8 @@ fn identity<'v>(item: &'v Value, merge_key: &str) -> Result<&'v Value, Fault> {
     if merge_key.is_empty() {
         return Ok(item);
     }
-    let missing = || Fault::DoesNotFit(format!("map: {} does not contain declared merge key: {merge_key}", go_text(item)));
+    let missing =
+        || Fault::DoesNotFit(format!("map: {} does not contain declared merge key: {merge_key}", go_text(item)));
     item.get(merge_key).ok_or_else(missing)
 }
 
@@ -394,6 +406,9 @@ mod tests {
         let patch = json!({"spec": {"containers": [{"image": "y"}]}});
         let document = json!({"spec": {"containers": [{"name": "a"}]}});
         let status = apply_to(&document, &patch, Structure::of("v1", "Pod")).unwrap_err();
-        assert_eq!((status.code, status.message.as_str()), (500, "map: map[image:y] does not contain declared merge key: name"));
+        assert_eq!(
+            (status.code, status.message.as_str()),
+            (500, "map: map[image:y] does not contain declared merge key: name")
+        );
     }
 }

@@ -52,7 +52,8 @@ pub fn qos_class(pod: &Value) -> &'static str {
     if whole["limits"].is_object() || whole["requests"].is_object() {
         return class(std::slice::from_ref(spec));
     }
-    let containers = ["containers", "initContainers"].into_iter().flat_map(|l| spec[l].as_array().into_iter().flatten());
+    let containers =
+        ["containers", "initContainers"].into_iter().flat_map(|l| spec[l].as_array().into_iter().flatten());
     class(&containers.cloned().collect::<Vec<_>>())
 }
 

@@ -58,7 +58,9 @@ fn one(metric: &Value, status: &Value) -> String {
     let average = target["averageValue"].as_str();
     let pair = match (source, average) {
         ("external" | "object", None) => return format!("{}/{}", known(&current["value"]), text(&target["value"])),
-        ("external" | "object", Some(average)) => return format!("{}/{average} (avg)", known(&current["averageValue"])),
+        ("external" | "object", Some(average)) => {
+            return format!("{}/{average} (avg)", known(&current["averageValue"]));
+        }
         ("pods", average) => return format!("{}/{}", known(&current["averageValue"]), average.unwrap_or("0")),
         (_, Some(average)) => format!("{}/{average}", known(&current["averageValue"])),
         (_, None) => {

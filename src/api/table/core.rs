@@ -60,7 +60,8 @@ fn roles(node: &Value) -> String {
 fn node(row: &mut Row<'_>) {
     let node = row.object;
     let (info, status) = (&node["status"]["nodeInfo"], &node["status"]);
-    let ready = condition(node, "Ready").map_or("Unknown", |c| if c["status"] == "True" { "Ready" } else { "NotReady" });
+    let ready =
+        condition(node, "Ready").map_or("Unknown", |c| if c["status"] == "True" { "Ready" } else { "NotReady" });
     let cordoned = if node["spec"]["unschedulable"] == true { ",SchedulingDisabled" } else { "" };
     let address = |kind: &str| {
         let found = items(&status["addresses"]).iter().find(|a| a["type"] == kind);
@@ -121,7 +122,8 @@ fn event(row: &mut Row<'_>) {
 }
 
 fn access_modes(modes: &Value) -> String {
-    let all = [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    let all =
+        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     let has = |mode: &str| items(modes).iter().any(|m| m == mode);
     all.into_iter().filter(|(mode, _)| has(mode)).map(|(_, short)| short).collect::<Vec<_>>().join(",")
 }
@@ -144,7 +146,8 @@ fn volume(row: &mut Row<'_>) {
     row.push(access_modes(&spec["accessModes"]));
     row.push(text(&spec["persistentVolumeReclaimPolicy"]));
     row.push(phase(volume));
-    let claim = if claim.is_null() { String::new() } else { format!("{}/{}", text(&claim["namespace"]), text(&claim["name"])) };
+    let claim =
+        if claim.is_null() { String::new() } else { format!("{}/{}", text(&claim["namespace"]), text(&claim["name"])) };
     row.push(claim);
     row.push(class(volume));
     row.push(text_or(&spec["volumeAttributesClassName"], UNSET));

@@ -14,7 +14,8 @@ use crate::object;
 pub fn render_custom(columns: &Value, objects: &[&Value], now: Timestamp, include: IncludeObject) -> Value {
     let default = json!([{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]);
     let columns = if items(columns).is_empty() { &default } else { columns };
-    let mut definitions = vec![json!({"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0})];
+    let mut definitions =
+        vec![json!({"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0})];
     definitions.extend(items(columns).iter().map(|c| {
         let priority = c["priority"].as_i64().unwrap_or(0);
         json!({"name": c["name"], "type": c["type"], "format": text(&c["format"]), "description": text(&c["description"]), "priority": priority})
@@ -134,9 +135,13 @@ mod tests {
             "spec": {"n": 3, "list": ["p", "q"]}, "status": {"conditions": [{"type": "A", "status": "False"}, {"type": "Ready", "status": "True"}]}});
         let column = |kind: &str, path: &str| json!({"name": path, "type": kind, "jsonPath": path});
         let columns = json!([
-            column("integer", ".spec.n"), column("string", ".status.conditions[?(@.type==\"Ready\")].status"),
-            column("string", ".spec.list[1]"), column("string", ".metadata.labels.a\\.b/c"), column("string", ".gone.by"),
-            column("date", ".metadata.creationTimestamp"), column("string", ".spec.list"),
+            column("integer", ".spec.n"),
+            column("string", ".status.conditions[?(@.type==\"Ready\")].status"),
+            column("string", ".spec.list[1]"),
+            column("string", ".metadata.labels.a\\.b/c"),
+            column("string", ".gone.by"),
+            column("date", ".metadata.creationTimestamp"),
+            column("string", ".spec.list"),
         ]);
         let now = "2026-01-02T00:00:00Z".parse().unwrap();
         let table = render_custom(&columns, &[&object], now, IncludeObject::None);

@@ -260,7 +260,10 @@ mod tests {
         assert_eq!(cells("apps", "v1", "deployments", deployment), "web|2/3|3|2|24h|c|i|app=web");
         let service = json!({"metadata": {"name": "web"}, "spec": {"type": "NodePort", "clusterIPs": ["10.96.0.5"],
             "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}], "selector": {"app": "web"}}});
-        assert_eq!(cells("", "v1", "services", service), "web|NodePort|10.96.0.5|<none>|80:30080/TCP|<unknown>|app=web");
+        assert_eq!(
+            cells("", "v1", "services", service),
+            "web|NodePort|10.96.0.5|<none>|80:30080/TCP|<unknown>|app=web"
+        );
         let node = json!({"metadata": {"name": "n1", "labels": {"node-role.kubernetes.io/control-plane": ""}},
             "spec": {"unschedulable": true},
             "status": {"conditions": [{"type": "Ready", "status": "True"}],

@@ -98,7 +98,8 @@ fn endpoints(row: &mut Row<'_>) {
 }
 
 fn endpoint_slice(row: &mut Row<'_>) {
-    let port = |p: &Value| p["port"].as_i64().map_or_else(|| p["name"].as_str().unwrap_or("*").into(), |n| n.to_string());
+    let port =
+        |p: &Value| p["port"].as_i64().map_or_else(|| p["name"].as_str().unwrap_or("*").into(), |n| n.to_string());
     let ports: Vec<String> = items(&row.object["ports"]).iter().map(port).collect();
     let all = items(&row.object["endpoints"]).iter().flat_map(|e| items(&e["addresses"]));
     let addresses: Vec<String> = all.map(|a| text(a).to_string()).collect();

@@ -222,7 +222,8 @@ fn admission(kind: &str, row: &mut Row<'_>) -> bool {
         }
         "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy" => {
             let kind = &spec["paramKind"];
-            let rules = if row.object["spec"]["mutations"].is_null() { &spec["validations"] } else { &spec["mutations"] };
+            let rules =
+                if row.object["spec"]["mutations"].is_null() { &spec["validations"] } else { &spec["mutations"] };
             row.name();
             row.push(count(rules));
             row.push(if kind.is_null() {

@@ -181,6 +181,7 @@ fn pod(row: &mut Row<'_>) {
     row.push(text_or(&status["nominatedNodeName"], NONE));
     let gates = items(&spec["readinessGates"]);
     let open = |g: &&Value| condition(pod, text(&g["conditionType"])).is_some_and(|c| c["status"] == "True");
-    let cell = if gates.is_empty() { NONE.into() } else { format!("{}/{}", gates.iter().filter(open).count(), gates.len()) };
+    let cell =
+        if gates.is_empty() { NONE.into() } else { format!("{}/{}", gates.iter().filter(open).count(), gates.len()) };
     row.push(cell);
 }

@@ -59,7 +59,9 @@ fn stateful_set(row: &mut Row<'_>) {
 fn daemon_set(row: &mut Row<'_>) {
     let (spec, status) = (&row.object["spec"], &row.object["status"]);
     row.name();
-    for field in ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"] {
+    for field in
+        ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"]
+    {
         row.push(number(&status[field]));
     }
     row.push(labels(&spec["template"]["spec"]["nodeSelector"]));

@@ -61,7 +61,10 @@ pub fn init_containers(list: &At<'_>, main: &At<'_>, around: &Around<'_>, errors
         }
         for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
             if !container.get(field).is_null() {
-                errors.forbidden(&container.get(field), "may not be set for init containers without restartPolicy=Always");
+                errors.forbidden(
+                    &container.get(field),
+                    "may not be set for init containers without restartPolicy=Always",
+                );
             }
         }
     }
@@ -168,19 +171,40 @@ fn host_ports(list: &At<'_>, errors: &mut Errors) {
 }
 
 const ENV_FIELDS: [&str; 9] = [
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
-    "status.hostIPs", "status.podIP", "status.podIPs",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 pub const VOLUME_FIELDS: [&str; 5] =
     ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 const RESOURCE_FIELDS: [&str; 6] = [
-    "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
     "requests.memory",
 ];
 /// Every field path that version v1 knows, which is more than each place allows.
 const KNOWN_FIELDS: [&str; 12] = [
-    "metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName",
-    "spec.restartPolicy", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 
 fn environment(list: &At<'_>, errors: &mut Errors) {
@@ -378,7 +402,8 @@ fn probes(container: &At<'_>, errors: &mut Errors) {
             continue;
         }
         handler(&probe, errors);
-        for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+        for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+        {
             errors.non_negative(&probe.get(field));
         }
         let grace = probe.get("terminationGracePeriodSeconds");
@@ -457,8 +482,17 @@ fn may_overcommit(resource: &str) -> bool {
 /// Names without a domain that mean something somewhere, be it only in a quota.
 pub fn is_standard(resource: &str) -> bool {
     const PLAIN: [&str; 11] = [
-        "cpu", "memory", "ephemeral-storage", "storage", "pods", "services", "replicationcontrollers", "resourcequotas",
-        "secrets", "configmaps", "persistentvolumeclaims",
+        "cpu",
+        "memory",
+        "ephemeral-storage",
+        "storage",
+        "pods",
+        "services",
+        "replicationcontrollers",
+        "resourcequotas",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
     ];
     let quota = resource.strip_prefix("requests.").or_else(|| resource.strip_prefix("limits.")).unwrap_or(resource);
     PLAIN.contains(&quota) || is_huge_page(quota) || matches!(resource, "services.nodeports" | "services.loadbalancers")
@@ -513,7 +547,9 @@ pub fn resources(at: &At<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
             }
             continue;
         }
-        let (Ok(wanted), Ok(most)) = (Quantity::from_json(request.value), Quantity::from_json(limit.value)) else { continue };
+        let (Ok(wanted), Ok(most)) = (Quantity::from_json(request.value), Quantity::from_json(limit.value)) else {
+            continue;
+        };
         let shown = requests.showing(request.value);
         if wanted != most && !may_overcommit(resource) {
             errors.invalid(&shown, format!("must be equal to {resource} limit of {}", limit.text()));
@@ -568,7 +604,11 @@ fn security_context(at: &At<'_>, host_users: bool, errors: &mut Errors) {
     seccomp(&at.get("seccompProfile"), errors);
     if at.get("allowPrivilegeEscalation").value == &Value::Bool(false) {
         if at.get("privileged").is_true() {
-            errors.invalid_shown(at, shown(at.value), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
+            errors.invalid_shown(
+                at,
+                shown(at.value),
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            );
         }
         let added = at.get("capabilities");
         if added.get("add").items().any(|c| c.text() == "CAP_SYS_ADMIN") {
@@ -581,11 +621,18 @@ fn security_context(at: &At<'_>, host_users: bool, errors: &mut Errors) {
 /// A security context as upstream's internal type prints it: every field, with Go's names.
 fn shown(context: &Value) -> String {
     const FIELDS: [(&str, &str); 12] = [
-        ("Capabilities", "capabilities"), ("Privileged", "privileged"), ("SELinuxOptions", "seLinuxOptions"),
-        ("WindowsOptions", "windowsOptions"), ("RunAsUser", "runAsUser"), ("RunAsGroup", "runAsGroup"),
-        ("RunAsNonRoot", "runAsNonRoot"), ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem"),
-        ("AllowPrivilegeEscalation", "allowPrivilegeEscalation"), ("ProcMount", "procMount"),
-        ("SeccompProfile", "seccompProfile"), ("AppArmorProfile", "appArmorProfile"),
+        ("Capabilities", "capabilities"),
+        ("Privileged", "privileged"),
+        ("SELinuxOptions", "seLinuxOptions"),
+        ("WindowsOptions", "windowsOptions"),
+        ("RunAsUser", "runAsUser"),
+        ("RunAsGroup", "runAsGroup"),
+        ("RunAsNonRoot", "runAsNonRoot"),
+        ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem"),
+        ("AllowPrivilegeEscalation", "allowPrivilegeEscalation"),
+        ("ProcMount", "procMount"),
+        ("SeccompProfile", "seccompProfile"),
+        ("AppArmorProfile", "appArmorProfile"),
     ];
     let profile = |p: &Value| format!("{{\"Type\":{},\"LocalhostProfile\":{}}}", p["type"], p["localhostProfile"]);
     let one = |(name, field): &(&str, &str)| match &context[*field] {

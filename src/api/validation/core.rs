@@ -248,7 +248,9 @@ fn claim_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
     if before["volumeName"].as_str().unwrap_or("").is_empty() {
         before["volumeName"] = spec.value["volumeName"].clone();
     }
-    if before["storageClassName"].is_null() && old["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-class"].is_null() {
+    if before["storageClassName"].is_null()
+        && old["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-class"].is_null()
+    {
         before["storageClassName"] = spec.value["storageClassName"].clone();
     }
     if bound {
@@ -260,10 +262,12 @@ fn claim_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
     };
     if bare(&before) != bare(spec.value) {
         let difference = crate::patch::merge::difference(&bare(&before), &bare(spec.value));
-        let rule = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        let rule =
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.forbidden(&spec, format!("{rule}\n{difference:#}\n"));
     }
-    let size = |o: &Value| Quantity::from_json(&o["spec"]["resources"]["requests"]["storage"]).unwrap_or(Quantity::ZERO);
+    let size =
+        |o: &Value| Quantity::from_json(&o["spec"]["resources"]["requests"]["storage"]).unwrap_or(Quantity::ZERO);
     let capacity = Quantity::from_json(&old["status"]["capacity"]["storage"]).unwrap_or(Quantity::ZERO);
     if size(object.value) < size(old) && size(object.value) <= capacity {
         let resources = spec.get("resources");
@@ -273,9 +277,28 @@ fn claim_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
 }
 
 const VOLUME_SOURCES: [&str; 22] = [
-    "hostPath", "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "flocker", "nfs", "rbd", "quobyte", "cephfs",
-    "iscsi", "cinder", "fc", "flexVolume", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume",
-    "azureDisk", "scaleIO", "local", "storageos", "csi",
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
 ];
 
 fn volume(object: &At<'_>, errors: &mut Errors) {
@@ -323,7 +346,8 @@ fn volume_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
     let spec = object.get("spec");
     let source = |s: &Value| VOLUME_SOURCES.iter().map(|f| s[*f].clone()).collect::<Vec<_>>();
     if source(spec.value) != source(&old["spec"]) {
-        errors.forbidden(&spec.get("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
+        errors
+            .forbidden(&spec.get("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
     }
     errors.immutable(&spec.get("volumeMode"), &old["spec"]["volumeMode"]);
     if !old["spec"]["nodeAffinity"].is_null() {
@@ -389,15 +413,20 @@ fn limit_range(spec: &At<'_>, errors: &mut Errors) {
 fn limit_bounds(limit: &At<'_>, errors: &mut Errors) {
     let amount = |field: &str, resource: &str| Quantity::from_json(limit.value.get(field)?.get(resource)?).ok();
     let fields = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
-    let mut resources: Vec<&str> =
-        fields.iter().flat_map(|f| limit.value[*f].as_object().into_iter().flatten().map(|(k, _)| k.as_str())).collect();
+    let mut resources: Vec<&str> = fields
+        .iter()
+        .flat_map(|f| limit.value[*f].as_object().into_iter().flatten().map(|(k, _)| k.as_str()))
+        .collect();
     resources.sort_unstable();
     resources.dedup();
     // Each pair must be in order: what is said, at the lower one, when it is not.
     let pairs = [
-        ("min", "max", "min", "max"), ("min", "defaultRequest", "min", "default request"),
-        ("defaultRequest", "max", "default request", "max"), ("min", "default", "min", "default"),
-        ("default", "max", "default", "max"), ("defaultRequest", "default", "default request", "default limit"),
+        ("min", "max", "min", "max"),
+        ("min", "defaultRequest", "min", "default request"),
+        ("defaultRequest", "max", "default request", "max"),
+        ("min", "default", "min", "default"),
+        ("default", "max", "default", "max"),
+        ("defaultRequest", "default", "default request", "default limit"),
     ];
     for resource in resources {
         for (low, high, low_name, high_name) in pairs {
@@ -430,7 +459,12 @@ fn quota(spec: &At<'_>, errors: &mut Errors) {
         errors.non_negative_quantity(&amount);
     }
     const SCOPES: [&str; 7] = [
-        "BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating",
+        "BestEffort",
+        "CrossNamespacePodAffinity",
+        "NotBestEffort",
+        "NotTerminating",
+        "PriorityClass",
+        "Terminating",
         "VolumeAttributesClass",
     ];
     let scopes = spec.get("scopes");

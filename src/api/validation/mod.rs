@@ -121,9 +121,23 @@ pub fn update_subresource(
 /// Numbers of replicas are never negative.
 fn counts(status: &At<'_>, errors: &mut Errors) {
     for field in [
-        "replicas", "readyReplicas", "availableReplicas", "updatedReplicas", "unavailableReplicas", "fullyLabeledReplicas",
-        "observedGeneration", "active", "succeeded", "failed", "currentNumberScheduled", "desiredNumberScheduled",
-        "numberReady", "numberAvailable", "numberMisscheduled", "numberUnavailable", "updatedNumberScheduled",
+        "replicas",
+        "readyReplicas",
+        "availableReplicas",
+        "updatedReplicas",
+        "unavailableReplicas",
+        "fullyLabeledReplicas",
+        "observedGeneration",
+        "active",
+        "succeeded",
+        "failed",
+        "currentNumberScheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "numberAvailable",
+        "numberMisscheduled",
+        "numberUnavailable",
+        "updatedNumberScheduled",
     ] {
         errors.non_negative(&status.get(field));
     }
@@ -189,7 +203,10 @@ fn ephemeral_containers(at: &At<'_>, old: &Value, errors: &mut Errors) {
             None => errors.forbidden(&spec, format!("existing ephemeral containers {name} may not be removed\n")),
             Some(now) if now.value != before => {
                 let difference = crate::patch::merge::difference(before, now.value);
-                errors.forbidden(&spec, format!("existing ephemeral containers {name} may not be changed\n{difference:#}"));
+                errors.forbidden(
+                    &spec,
+                    format!("existing ephemeral containers {name} may not be changed\n{difference:#}"),
+                );
             }
             Some(_) => {}
         }

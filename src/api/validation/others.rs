@@ -176,7 +176,9 @@ fn volume_attachment(spec: &At<'_>, errors: &mut Errors) {
     }
     let source = spec.get("source");
     match (source.get("inlineVolumeSpec").is_null(), source.get("persistentVolumeName").is_null()) {
-        (true, true) => errors.required(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        (true, true) => {
+            errors.required(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
+        }
         (false, false) => {
             errors.forbidden(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
         }

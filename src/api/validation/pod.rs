@@ -124,7 +124,8 @@ fn resource_claims<'s>(list: &At<'s>, errors: &mut Errors) -> BTreeSet<&'s str> 
         match sources.iter().filter(|s| !at.get(s).is_null()).count() {
             0 => errors.invalid(&at, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
             1 => {}
-            _ => errors.invalid(&at, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
+            _ => errors
+                .invalid(&at, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
         }
     }
     seen
@@ -181,7 +182,9 @@ fn sysctls(list: &At<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for sysctl in list.items() {
         let name = sysctl.get("name");
-        let part = |p: &str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
+        let part = |p: &str| {
+            !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
+        };
         if name.text().is_empty() {
             errors.required(&name, "");
         } else if name.text().len() > 253 || !name.text().split(['.', '/']).all(part) {
@@ -307,7 +310,8 @@ fn munge(new: &Value, old: &Value) -> Value {
     if gated {
         back.extend(["nodeSelector", "affinity"]);
     }
-    if old["terminationGracePeriodSeconds"].as_i64().is_some_and(|g| g < 0) && new["terminationGracePeriodSeconds"] == 1 {
+    if old["terminationGracePeriodSeconds"].as_i64().is_some_and(|g| g < 0) && new["terminationGracePeriodSeconds"] == 1
+    {
         back.push("terminationGracePeriodSeconds");
     }
     for field in back {

@@ -66,7 +66,10 @@ fn node_selector_term(term: &At<'_>, errors: &mut Errors) {
         let (key, operator, values) = (field.get("key"), field.get("operator"), field.get("values"));
         match operator.text() {
             "In" | "NotIn" if values.len() != 1 => {
-                errors.required(&values, "must be only one value when `operator` is 'In' or 'NotIn' for node field selector");
+                errors.required(
+                    &values,
+                    "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
+                );
             }
             "In" | "NotIn" => {}
             _ => errors.invalid(&operator, "not a valid selector operator"),
@@ -175,7 +178,9 @@ pub fn taints(list: &At<'_>, errors: &mut Errors) {
             if let Some(last) = errors.0.last_mut() {
                 last.value = Some(format!(
                     "{{\"Key\":{:?},\"Value\":{:?},\"Effect\":{:?},\"TimeAdded\":{added}}}",
-                    text(&key), text(&value), text(&effect)
+                    text(&key),
+                    text(&value),
+                    text(&effect)
                 ));
                 last.detail = "taints must be unique by key and effect pair".into();
             }

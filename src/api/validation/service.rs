@@ -135,7 +135,9 @@ fn affinity(spec: &At<'_>, errors: &mut Errors) {
             let timeout = client.get("timeoutSeconds");
             match timeout.number() {
                 None => errors.required(&config, "when session affinity type is ClientIP"),
-                Some(s) if !(1..=86_400).contains(&s) => errors.invalid(&timeout, "must be greater than 0 and less than 86400"),
+                Some(s) if !(1..=86_400).contains(&s) => {
+                    errors.invalid(&timeout, "must be greater than 0 and less than 86400")
+                }
                 Some(_) => {}
             }
         }
@@ -225,7 +227,8 @@ fn balancer_fields(spec: &At<'_>, errors: &mut Errors) {
 
 fn traffic(spec: &At<'_>, errors: &mut Errors) {
     let kind = spec.get("type").text();
-    let outside = matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && spec.get("externalIPs").len() > 0);
+    let outside =
+        matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && spec.get("externalIPs").len() > 0);
     let external = spec.get("externalTrafficPolicy");
     if outside {
         errors.one_of(&external, &["Cluster", "Local"]);

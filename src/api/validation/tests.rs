@@ -51,7 +51,11 @@ fn a_pods_faults_are_told_with_their_places() {
         {"name": "c", "image": "i"}, {"name": "c", "image": "i"}],
         "volumes": [{"name": "v", "emptyDir": {}, "hostPath": {"path": "/a/../b"}}],
         "nodeSelector": {"a b": "c"}});
-    check("", "Pod", pod(spec), expect![[r#"
+    check(
+        "",
+        "Pod",
+        pod(spec),
+        expect![[r#"
         spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type
         spec.containers[0].name: Invalid value: "A_b": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
         spec.containers[0].image: Required value
@@ -69,14 +73,19 @@ fn a_pods_faults_are_told_with_their_places() {
         spec.containers[2].name: Duplicate value: "c"
         spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
         spec.nodeSelector: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn names_labels_and_owners_follow_the_rules_of_metadata() {
     let object = json!({"metadata": {"name": "Web", "namespace": "", "labels": {"a/b/c": "-"}, "annotations": {"x y": ""},
         "finalizers": ["plain"], "ownerReferences": [{"apiVersion": "v1", "kind": "", "name": "n", "uid": ""}]}});
-    check("", "ConfigMap", object, expect![[r#"
+    check(
+        "",
+        "ConfigMap",
+        object,
+        expect![[r#"
         metadata.name: Invalid value: "Web": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
         metadata.namespace: Required value
         metadata.labels: Invalid value: "a/b/c": a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')
@@ -85,11 +94,17 @@ fn names_labels_and_owners_follow_the_rules_of_metadata() {
         metadata.ownerReferences[0].kind: Required value: must not be empty
         metadata.ownerReferences[0].uid: Required value: must not be empty
         metadata.finalizers[0]: Invalid value: "plain": name is neither a standard finalizer name nor is it fully qualified
-    "#]]);
-    check("", "Namespace", json!({"metadata": {"generateName": "a.b-"}}), expect![[r#"
+    "#]],
+    );
+    check(
+        "",
+        "Namespace",
+        json!({"metadata": {"generateName": "a.b-"}}),
+        expect![[r#"
         metadata.generateName: Invalid value: "a.b-": must not contain dots
         metadata.name: Required value: name or generateName is required
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -98,66 +113,120 @@ fn a_deployments_selector_matches_its_template_and_stays() {
         json!({"metadata": {"name": "d", "namespace": "default"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
     };
-    check("apps", "Deployment", deployment(json!({"a": "x"})), expect![[r#"
+    check(
+        "apps",
+        "Deployment",
+        deployment(json!({"a": "x"})),
+        expect![[r#"
         spec.template.metadata.labels: Invalid value: {"a":"x"}: `selector` does not match template `labels`
-    "#]]);
-    check("apps", "Deployment", json!({"metadata": {"name": "d", "namespace": "default"}, "spec": {"replicas": -1}}), expect![[r#"
+    "#]],
+    );
+    check(
+        "apps",
+        "Deployment",
+        json!({"metadata": {"name": "d", "namespace": "default"}, "spec": {"replicas": -1}}),
+        expect![[r#"
         spec.replicas: Invalid value: -1: must be greater than or equal to 0
         spec.selector: Required value
         spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`
         spec.template.spec.containers: Required value
-    "#]]);
+    "#]],
+    );
     let change = json!({"spec": {"selector": {"matchLabels": {"a": null, "c": "d"}}, "template": {"metadata": {"labels": {"c": "d"}}}}});
-    check_update("apps", "Deployment", deployment(json!({"a": "b"})), change, expect![[r#"
+    check_update(
+        "apps",
+        "Deployment",
+        deployment(json!({"a": "b"})),
+        change,
+        expect![[r#"
         spec.selector: Invalid value: {"matchLabels":{"c":"d"}}: field is immutable
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_running_pod_changes_its_image_and_little_else() {
     let spec = json!({"containers": [{"name": "c", "image": "i"}]});
-    check_update("", "Pod", pod(spec.clone()), json!({"spec": {"containers": [{"name": "c", "image": "j"}]}}), expect![""]);
-    check_update("", "Pod", pod(spec), json!({"spec": {"nodeName": "n", "activeDeadlineSeconds": 5}}), expect![[r#"
+    check_update(
+        "",
+        "Pod",
+        pod(spec.clone()),
+        json!({"spec": {"containers": [{"name": "c", "image": "j"}]}}),
+        expect![""],
+    );
+    check_update(
+        "",
+        "Pod",
+        pod(spec),
+        json!({"spec": {"nodeName": "n", "activeDeadlineSeconds": 5}}),
+        expect![[r#"
         spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
         {
           "nodeName": "n"
         }
 
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn services_jobs_and_bindings_have_rules_of_their_own() {
     let service = json!({"metadata": {"name": "1x.y", "namespace": "default"}, "spec": {"ports": [{"port": 80}, {"port": 80, "targetPort": "Bad_Name"}], "type": "Odd"}});
-    check("", "Service", service, expect![[r#"
+    check(
+        "",
+        "Service",
+        service,
+        expect![[r#"
         metadata.name: Invalid value: "1x.y": must not contain dots
         spec.ports[0].name: Required value
         spec.ports[1].name: Required value
         spec.ports[1].targetPort: Invalid value: "Bad_Name": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)
         spec.type: Unsupported value: "Odd": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
         spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,"Port":80,"TargetPort":0,"NodePort":0}
-    "#]]);
+    "#]],
+    );
     let job = json!({"metadata": {"name": "j", "namespace": "default"}, "spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}});
-    check("batch", "Job", job, expect![[r#"
+    check(
+        "batch",
+        "Job",
+        job,
+        expect![[r#"
         spec.selector: Required value
         spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"
-    "#]]);
+    "#]],
+    );
     let cron = json!({"metadata": {"name": "c", "namespace": "default"}, "spec": {"schedule": "61 * * * *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}}});
-    check("batch", "CronJob", cron, expect![[r#"
+    check(
+        "batch",
+        "CronJob",
+        cron,
+        expect![[r#"
         spec.schedule: Invalid value: "61 * * * *": end of range (61) above maximum (59): 61
-    "#]]);
+    "#]],
+    );
     let binding = json!({"metadata": {"name": "b"}, "roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "s"}]});
-    check("rbac.authorization.k8s.io", "ClusterRoleBinding", binding, expect![[r#"
+    check(
+        "rbac.authorization.k8s.io",
+        "ClusterRoleBinding",
+        binding,
+        expect![[r#"
         roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole"
         subjects[0].namespace: Required value
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_immutable_config_map_stays_as_it_is() {
     let old = json!({"metadata": {"name": "c", "namespace": "default"}, "data": {"a": "b"}, "immutable": true});
-    check_update("", "ConfigMap", old, json!({"data": {"a": "c"}, "immutable": false}), expect![[r#"
+    check_update(
+        "",
+        "ConfigMap",
+        old,
+        json!({"data": {"a": "c"}, "immutable": false}),
+        expect![[r#"
         immutable: Forbidden: field is immutable when `immutable` is set
         data: Forbidden: field is immutable when `immutable` is set
-    "#]]);
+    "#]],
+    );
 }

@@ -151,7 +151,8 @@ fn deployment(spec: &At<'_>, errors: &mut Errors) {
             errors.at_most_all(&unavailable);
         }
         _ => {
-            let mut error = crate::FieldError::not_supported(strategy.path(), strategy.value, &["Recreate", "RollingUpdate"]);
+            let mut error =
+                crate::FieldError::not_supported(strategy.path(), strategy.value, &["Recreate", "RollingUpdate"]);
             error.value = Some(strategy_shown(&strategy));
             errors.0.push(error);
         }
@@ -200,7 +201,8 @@ fn daemon_set(spec: &At<'_>, errors: &mut Errors) {
             }
         }
         _ => {
-            let mut error = crate::FieldError::not_supported(strategy.path(), strategy.value, &["RollingUpdate", "OnDelete"]);
+            let mut error =
+                crate::FieldError::not_supported(strategy.path(), strategy.value, &["RollingUpdate", "OnDelete"]);
             error.value = Some(strategy_shown(&strategy));
             errors.0.push(error);
         }
@@ -292,8 +294,10 @@ fn generated_selector(job: &At<'_>, errors: &mut Errors) {
     let metadata = template.get("metadata");
     let labels = metadata.get("labels");
     let wanted = [
-        ("controller-uid", uid), ("job-name", name),
-        ("batch.kubernetes.io/controller-uid", uid), ("batch.kubernetes.io/job-name", name),
+        ("controller-uid", uid),
+        ("job-name", name),
+        ("batch.kubernetes.io/controller-uid", uid),
+        ("batch.kubernetes.io/job-name", name),
     ];
     for (key, value) in wanted {
         let label = labels.key(key);
@@ -303,7 +307,8 @@ fn generated_selector(job: &At<'_>, errors: &mut Errors) {
             errors.invalid(&label.showing(labels.value), format!("must be '{value}'"));
         }
     }
-    let expected: Value = wanted.iter().map(|(k, v)| (k.to_string(), Value::from(*v))).collect::<serde_json::Map<_, _>>().into();
+    let expected: Value =
+        wanted.iter().map(|(k, v)| (k.to_string(), Value::from(*v))).collect::<serde_json::Map<_, _>>().into();
     let at = spec.get("selector");
     if LabelSelector::from_object(at.value).is_ok_and(|s| !s.matches(&expected)) {
         errors.invalid(&at, "`selector` not auto-generated");
@@ -325,8 +330,13 @@ fn job_selector(spec: &At<'_>, errors: &mut Errors) {
 
 fn job(spec: &At<'_>, errors: &mut Errors) {
     for field in [
-        "parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished",
-        "backoffLimitPerIndex", "maxFailedIndexes",
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
     ] {
         errors.non_negative(&spec.get(field));
     }
@@ -474,9 +484,8 @@ fn cron_schedule(schedule: &str) -> Result<(), String> {
 fn cron_range(part: &str, low: u32, high: u32, words: &[&str], first: u32) -> Result<(), String> {
     let number = |text: &str| {
         let word = words.iter().position(|w| w.eq_ignore_ascii_case(text)).map(|i| i as u32 + first);
-        word.or_else(|| text.parse().ok()).ok_or_else(|| {
-            format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")
-        })
+        word.or_else(|| text.parse().ok())
+            .ok_or_else(|| format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"))
     };
     let (range, step) = part.split_once('/').map_or((part, None), |(r, s)| (r, Some(s)));
     if let Some(step) = step
