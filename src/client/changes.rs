@@ -60,10 +60,13 @@ pub(crate) struct Listener {
     notify: Notify,
 }
 
+/// None: absent.
+type Side = Option<Arc<Object>>;
+
 #[derive(Default)]
 struct Pending {
     order: VecDeque<(ResourceId, ObjectKey)>,
-    sides: HashMap<(ResourceId, ObjectKey), (Option<Arc<Object>>, Option<Arc<Object>>)>,
+    sides: HashMap<(ResourceId, ObjectKey), (Side, Side)>,
 }
 
 impl Listener {

@@ -150,7 +150,13 @@ fn roll(view: &View, state: &State<'_>, now: Timestamp) -> Plan {
 /// One thing a Deployment does to its ReplicaSets.
 pub(crate) enum Step {
     Scale(Scale),
-    Do(Action),
+    Do(Box<Action>),
+}
+
+impl From<Action> for Step {
+    fn from(action: Action) -> Step {
+        Step::Do(Box::new(action))
+    }
 }
 
 /// Turns sizes into writes and Events.
@@ -160,7 +166,7 @@ fn scaled(state: &State<'_>, steps: Vec<Step>) -> Vec<Action> {
     let mut actions = Vec::new();
     for step in steps {
         match step {
-            Step::Do(action) => actions.push(action),
+            Step::Do(action) => actions.push(*action),
             Step::Scale(Scale { set, to }) => {
                 let from = int(&set["spec"]["replicas"], 1);
                 let mut changed = set.value().clone();
@@ -229,7 +235,7 @@ fn claim_sets(view: &View, deployment: &Object) -> (Vec<Arc<Object>>, Vec<Action
 }
 
 fn sort_out(deployment: &Arc<Object>, mut sets: Vec<Arc<Object>>) -> State<'_> {
-    sets.sort_by(|a, b| created(a).cmp(&created(b)));
+    sets.sort_by_key(|set| created(set));
     // The oldest of several that match, so that all looks at it agree.
     let at = sets.iter().position(|s| matches_template(deployment, s));
     let new = at.map(|at| sets.remove(at));
@@ -291,7 +297,7 @@ fn sync_new_set(state: &State<'_>, creation: Creation) -> (Vec<Step>, Sync) {
             seconds => changed["spec"]["minReadySeconds"] = seconds.clone(),
         }
         let change = if same(&changed, set) { None } else { Action::replace(REPLICASETS, "", set, changed) };
-        return (change.map(Step::Do).into_iter().collect(), Sync::Exists);
+        return (change.map(Step::from).into_iter().collect(), Sync::Exists);
     }
     if creation == Creation::Never {
         return (Vec::new(), Sync::Exists);
@@ -304,17 +310,17 @@ fn sync_new_set(state: &State<'_>, creation: Creation) -> (Vec<Step>, Sync) {
         let mut status = deployment["status"].clone();
         status["collisionCount"] = (collisions + 1).into();
         let bump = Action::set_status(DEPLOYMENTS, deployment, &status);
-        return (bump.map(Step::Do).into_iter().collect(), Sync::Collides);
+        return (bump.map(Step::from).into_iter().collect(), Sync::Collides);
     }
     let mut steps = Vec::new();
     let size = Rollout::of(state).size_of_a_new_set();
-    steps.push(Step::Do(Action::create(REPLICASETS, new_set(deployment, &name, &hash, size, revision))));
+    steps.push(Step::from(Action::create(REPLICASETS, new_set(deployment, &name, &hash, size, revision))));
     if size > 0 {
         let message = format!("Scaled up replica set {name} from 0 to {size}");
-        steps.push(Step::Do(Action::event(deployment, EventType::Normal, "ScalingReplicaSet", message)));
+        steps.push(Step::from(Action::event(deployment, EventType::Normal, "ScalingReplicaSet", message)));
     }
     if let Some(action) = status::created(deployment, &name, revision) {
-        steps.push(Step::Do(action));
+        steps.push(Step::from(action));
     }
     (steps, Sync::Creates)
 }
@@ -384,7 +390,7 @@ fn clean_up(state: &State<'_>) -> Vec<Step> {
             && int(&s["spec"]["replicas"], 1) == 0
             && object::generation(s) <= int(&s["status"]["observedGeneration"], 0)
     };
-    sets.iter().take(surplus as usize).filter(empty).map(|s| Step::Do(Action::delete(REPLICASETS, s))).collect()
+    sets.iter().take(surplus as usize).filter(empty).map(|s| Step::from(Action::delete(REPLICASETS, s))).collect()
 }
 
 #[cfg(test)]

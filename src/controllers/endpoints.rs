@@ -93,9 +93,17 @@ fn ports(service: &Value, pod: &Value) -> Vec<Value> {
     ports
 }
 
-/// Pods with the same ports make one subset.
+/// Pods with the same ports.
+#[derive(Default)]
+struct Group {
+    ready: Vec<Value>,
+    unready: Vec<Value>,
+    ports: Vec<Value>,
+}
+
+/// Each group makes one subset.
 fn subsets(service: &Value, pods: &[&Arc<Object>]) -> Vec<Value> {
-    let mut groups: BTreeMap<String, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     let family = families(service)[0];
     for pod in pods {
         let leaving = object::is_deleting(pod) && !publishes_unready(service);
@@ -114,11 +122,12 @@ fn subsets(service: &Value, pods: &[&Arc<Object>]) -> Vec<Value> {
         }
         address.insert("targetRef".into(), target_ref(pod));
         let key = Value::from(ports.clone()).to_string();
-        let (ready, unready, _) = groups.entry(key).or_insert_with(|| (Vec::new(), Vec::new(), ports));
-        let to = if is_ready(pod) || publishes_unready(service) { ready } else { unready };
+        let group = groups.entry(key).or_insert_with(|| Group { ports, ..Group::default() });
+        let ready = is_ready(pod) || publishes_unready(service);
+        let to = if ready { &mut group.ready } else { &mut group.unready };
         to.push(address.into());
     }
-    let subset = |(mut ready, mut unready, ports): (Vec<Value>, Vec<Value>, Vec<Value>)| {
+    let subset = |Group { mut ready, mut unready, ports }: Group| {
         let mut subset = Map::new();
         for (field, addresses) in [("addresses", &mut ready), ("notReadyAddresses", &mut unready)] {
             addresses.sort_by_key(|a| text(&a["ip"]).to_string());

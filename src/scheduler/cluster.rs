@@ -116,6 +116,18 @@ impl Cluster {
             self.forget_pod(uid);
         }
     }
+    /// Takes a Pod off its Node while something is tried; `place_again` puts it back.
+    pub(crate) fn lift(&mut self, uid: &str) {
+        self.with_terms.remove(uid);
+        if let Some(name) = self.placed.remove(uid)
+            && let Some(&at) = self.by_name.get(&name)
+        {
+            self.nodes[at].remove(uid);
+        }
+    }
+    pub(crate) fn place_again(&mut self, pod: Arc<Pod>, node: &str) {
+        self.place(pod, node.to_string());
+    }
     pub(crate) fn is_placed(&self, uid: &str) -> bool {
         self.placed.contains_key(uid)
     }

@@ -9,6 +9,7 @@ mod choose;
 mod cluster;
 mod node;
 mod pod;
+mod preempt;
 mod queue;
 mod request;
 mod resources;

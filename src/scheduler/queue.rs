@@ -26,7 +26,6 @@ pub(crate) enum Happened {
     RoomFreed,
     /// A Pod was placed, or its labels changed.
     PodPlaced,
-    StorageChanged,
 }
 
 impl Happened {
@@ -35,14 +34,9 @@ impl Happened {
             Happened::NodeChanged => true,
             Happened::RoomFreed => matches!(
                 filter,
-                Filter::NodeResourcesFit
-                    | Filter::NodePorts
-                    | Filter::InterPodAffinity
-                    | Filter::PodTopologySpread
-                    | Filter::Volumes
+                Filter::NodeResourcesFit | Filter::NodePorts | Filter::InterPodAffinity | Filter::PodTopologySpread
             ),
             Happened::PodPlaced => matches!(filter, Filter::InterPodAffinity | Filter::PodTopologySpread),
-            Happened::StorageChanged => filter == Filter::Volumes,
         }
     }
 }

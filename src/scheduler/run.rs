@@ -4,13 +4,16 @@
 //! Called by: whoever wires a control plane.
 //! Never: waits for one binding before choosing for the next Pod.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use minik_api::resources::{NAMESPACES, NODES, PODS, REPLICASETS, REPLICATIONCONTROLLERS, SERVICES, STATEFULSETS};
-use minik_api::{ResourceId, object};
-use minik_client::{Cache, Change, Client, EventRecorder, EventType, Object, Patch, Tasks};
+use minik_api::resources::{
+    NAMESPACES, NODES, PODDISRUPTIONBUDGETS, PODS, REPLICASETS, REPLICATIONCONTROLLERS, SERVICES, STATEFULSETS,
+};
+use minik_api::{ObjectKey, ResourceId, object};
+use minik_client::{Cache, Change, Client, DeleteParams, EventRecorder, EventType, Object, Patch, Tasks};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
@@ -21,11 +24,13 @@ use tracing::{debug, info, warn};
 use crate::choose::{Choice, Misfit, choose};
 use crate::cluster::{Cluster, NodeChange};
 use crate::pod::{Pod, is_pending};
+use crate::preempt::{Budget, Preemption, ineligible, preempt};
 use crate::queue::{Happened, Queue};
 
 /// Bindings in flight; each waits for one durable write, which the API server groups.
 const BINDINGS_MAX: usize = 64;
-const WATCHED: [ResourceId; 7] = [PODS, NODES, NAMESPACES, SERVICES, REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS];
+const WATCHED: [ResourceId; 8] =
+    [PODDISRUPTIONBUDGETS, PODS, NODES, NAMESPACES, SERVICES, REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS];
 
 pub struct Config {
     pub client: Client,
@@ -57,6 +62,7 @@ pub async fn run(config: Config, cancel: CancellationToken) {
         start: 0,
         bound,
         binding: 0,
+        budgets: HashMap::new(),
     };
     cancel.run_until_cancelled(scheduler.run(cache, results)).await;
     tasks.drained(std::time::Duration::from_secs(5)).await;
@@ -78,6 +84,7 @@ struct Scheduler {
     start: usize,
     bound: mpsc::Sender<Bound>,
     binding: usize,
+    budgets: HashMap<ObjectKey, Budget>,
 }
 
 impl Scheduler {
@@ -124,6 +131,10 @@ impl Scheduler {
                 let labels = change.new.as_ref().map(|n| &n["metadata"]["labels"]);
                 self.cluster.observe_namespace(&change.key.name, labels);
             }
+            PODDISRUPTIONBUDGETS => match &change.new {
+                Some(budget) => drop(self.budgets.insert(change.key.clone(), Budget::new(budget))),
+                None => drop(self.budgets.remove(&change.key)),
+            },
             SERVICES => match (&change.old, &change.new) {
                 (_, Some(service)) => self.cluster.selectors.observe_service(service),
                 (Some(service), None) => self.cluster.selectors.forget_service(service),
@@ -183,12 +194,25 @@ impl Scheduler {
 
     fn nowhere(&mut self, uid: &str, pod: &Arc<Pod>, misfit: &Misfit) {
         let mut message = misfit.sentence();
-        if misfit.nodes > 0 {
-            message = format!("{message} {}", misfit.preemption_sentence());
+        let mut nominated = None;
+        if let Some(why) = ineligible(pod, &self.cluster) {
+            message = format!("{message} preemption: {why}");
+        } else if misfit.nodes > 0 {
+            let budgets: Vec<Budget> = self.budgets.values().cloned().collect();
+            match preempt(pod, &mut self.cluster, misfit, &budgets) {
+                Some(preemption) => {
+                    self.cluster.nominate(pod.clone(), &preemption.node);
+                    nominated = Some(preemption.node.clone());
+                    let (client, recorder) = (self.config.client.clone(), self.recorder.clone());
+                    let name = self.config.scheduler_name.clone();
+                    tokio::spawn(make_room(client, recorder, name, pod.clone(), preemption));
+                }
+                None => message = format!("{message} {}", misfit.preemption_sentence()),
+            }
         }
         self.queue.unschedulable(uid, misfit.filters(), Instant::now());
         self.recorder.event(&pod.object, EventType::Warning, "FailedScheduling", &message);
-        tokio::spawn(report(self.config.client.clone(), pod.object.clone(), message));
+        tokio::spawn(report(self.config.client.clone(), pod.object.clone(), message, nominated));
     }
 
     fn finished(&mut self, result: Bound) {
@@ -223,9 +247,46 @@ async fn bind(client: Client, pod: Arc<Pod>, node: String, recorder: EventRecord
     let _ = done.send(Bound { uid: pod.uid.clone(), error }).await;
 }
 
-/// Sets PodScheduled to False, if it does not say so already.
-async fn report(client: Client, pod: Arc<Object>, message: String) {
-    let Some(patch) = unschedulable_patch(&pod, &message, Timestamp::now()) else { return };
+/// Removes the victims; the Pod they make room for is tried again when they are gone.
+async fn make_room(client: Client, recorder: EventRecorder, name: String, pod: Arc<Pod>, preemption: Preemption) {
+    for victim in preemption.victims {
+        let (namespace, victim_name) = (victim.key.namespace.as_str(), victim.key.name.as_str());
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": format!("{name}: preempting to accommodate a higher priority pod"),
+            "lastTransitionTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        });
+        let patch = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});
+        let marked = client.patch(PODS, namespace, victim_name, "status", &Patch::Strategic(patch)).await;
+        let params = DeleteParams::of_uid(victim.uid.as_str());
+        let deleted = match marked {
+            Ok(_) => client.delete(PODS, namespace, victim_name, &params).await,
+            Err(e) => Err(e),
+        };
+        match deleted {
+            Ok(_) => {
+                let message = format!("Preempted by pod {} on node {}", pod.uid, preemption.node);
+                recorder.event(&victim.object, EventType::Normal, "Preempted", &message);
+            }
+            Err(e) if e.is_not_found() => {}
+            Err(e) => warn!(pod = %victim.key, error = %e.chain(), "a Pod could not be preempted"),
+        }
+    }
+}
+
+/// Sets PodScheduled to False and the Node that room is made on, if it does not say so already.
+async fn report(client: Client, pod: Arc<Object>, message: String, nominated: Option<String>) {
+    let condition = unschedulable_condition(&pod, &message, Timestamp::now());
+    let mut status = serde_json::Map::new();
+    status.extend(condition.map(|c| ("conditions".to_string(), json!([c]))));
+    let known = pod["status"]["nominatedNodeName"].as_str();
+    if nominated.is_some() && nominated.as_deref() != known {
+        status.insert("nominatedNodeName".into(), nominated.into());
+    }
+    if status.is_empty() {
+        return;
+    }
+    let patch = json!({"metadata": {"uid": object::uid(&pod)}, "status": status});
     let (namespace, name) = (object::namespace(&pod), object::name(&pod));
     if let Err(e) = client.patch(PODS, namespace, name, "status", &Patch::Strategic(patch)).await
         && !e.is_not_found()
@@ -234,7 +295,7 @@ async fn report(client: Client, pod: Arc<Object>, message: String) {
     }
 }
 
-fn unschedulable_patch(pod: &Value, message: &str, now: Timestamp) -> Option<Value> {
+fn unschedulable_condition(pod: &Value, message: &str, now: Timestamp) -> Option<Value> {
     let conditions = pod["status"]["conditions"].as_array();
     let old = conditions.into_iter().flatten().find(|c| c["type"] == "PodScheduled");
     let same = |c: &Value| c["status"] == "False" && c["reason"] == "Unschedulable" && c["message"] == message;
@@ -250,7 +311,7 @@ fn unschedulable_patch(pod: &Value, message: &str, now: Timestamp) -> Option<Val
     if let Some(generation) = pod["metadata"]["generation"].as_i64() {
         condition["observedGeneration"] = generation.into();
     }
-    Some(json!({"metadata": {"uid": object::uid(pod)}, "status": {"conditions": [condition]}}))
+    Some(condition)
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -170,14 +170,13 @@ impl<'a> Required<'a> {
 
 /// Scores of the candidates by the preferred constraints: 100 is best.
 pub(crate) fn scores(pod: &Pod, cluster: &Cluster, candidates: &[&Node]) -> Vec<i64> {
-    let preferred: Vec<Constraint>;
     let defaulted = pod.spread.is_empty();
-    if defaulted {
+    let preferred: Vec<Constraint> = if defaulted {
         let Some(selector) = cluster.selectors.of(pod) else { return vec![0; candidates.len()] };
-        preferred = vec![Constraint::preferred(HOSTNAME, 3, &selector), Constraint::preferred(ZONE, 5, &selector)];
+        vec![Constraint::preferred(HOSTNAME, 3, &selector), Constraint::preferred(ZONE, 5, &selector)]
     } else {
-        preferred = pod.spread.iter().filter(|c| !c.required).cloned().collect();
-    }
+        pod.spread.iter().filter(|c| !c.required).cloned().collect()
+    };
     if preferred.is_empty() {
         return vec![0; candidates.len()];
     }

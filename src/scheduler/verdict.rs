@@ -18,7 +18,6 @@ pub(crate) enum Filter {
     NodeResourcesFit,
     PodTopologySpread,
     InterPodAffinity,
-    Volumes,
 }
 
 #[derive(Clone, Debug, PartialEq)]
