@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use minik_apiserver::{ApiServer, KeyPair, KubeletClient, Tls};
+use minik_apiserver::ApiServer;
+use minik_apiserver::config::{KeyPair, KubeletClient, Tls};
 use minik_client::Tasks;
 use minik_store::Store;
 use tokio::net::TcpListener;

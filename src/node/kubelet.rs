@@ -9,8 +9,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use k8s_cri::v1::image_service_server::ImageServiceServer;
-use k8s_cri::v1::runtime_service_server::RuntimeServiceServer;
 use minik_client::{Client, Tasks};
 use minik_kubelet::{Cri, RegisterTaint, ServerConfig, StaticComponent};
 use tokio_util::sync::CancellationToken;
@@ -43,9 +41,12 @@ async fn serve(node: NodeConfig) -> Result<()> {
     })
     .await
     .context("could not start the container runtime")?;
-    let cri = Cri::from_services(RuntimeServiceServer::new(runtime.clone()), ImageServiceServer::new(runtime.clone()));
-    let socket = Path::new(RUN).join("cri.sock");
-    tasks.spawn_to_end(logged("cri socket", minik_cri::serve(runtime, socket, cancel.clone())));
+    let (containers, images) = runtime.services();
+    let cri = Cri::from_services(containers, images);
+    let socket_cancel = cancel.clone();
+    tasks.spawn_to_end(logged("cri socket", async move {
+        runtime.serve(&Path::new(RUN).join("cri.sock"), socket_cancel).await
+    }));
     tasks.spawn_to_end(logged("kube-proxy", minik_proxy::run(proxy(&node)?, cancel.clone())));
     tasks.spawn_to_end(logged("dns", minik_dns::run(dns()?, cancel.clone())));
     let kubelet = kubelet(&node, cri)?;

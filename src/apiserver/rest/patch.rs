@@ -125,7 +125,11 @@ async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> R
     let kind = call.kind();
     let merged = |live: Option<&Value>| -> Result<Value, Status> {
         let (manager, sub) = (&options.field_manager, face.subresource());
-        let tree = apply::apply_to(live, &applied, manager, options.force, structure(call), sub, &now())?;
+        let api_version = applied["apiVersion"].as_str().unwrap_or("").to_string();
+        let ignored = if sub.is_empty() { &["status"][..] } else { &[] };
+        let now = now();
+        let write = apply::Write { manager, api_version: &api_version, subresource: sub, now: &now, ignored };
+        let tree = apply::apply_to(live, &applied, options.force, structure(call), &write)?;
         let mut tree = reread(call, &kind, tree, FieldValidation::Ignore)?;
         default(&kind, &mut tree);
         Ok(tree)
