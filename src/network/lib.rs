@@ -12,6 +12,7 @@ pub mod masquerade;
 pub mod netns;
 pub mod nft;
 pub mod nft_apply;
+pub mod nft_change;
 pub mod node_address;
 pub mod pod;
 pub mod routes;

@@ -1,6 +1,6 @@
 //! Writes tables into the kernel: whole, or as the smallest change from one to the next.
 //!
-//! Owns: the netlink form of the model in `nft`, the order of changes within a transaction, and their size.
+//! Owns: the netlink form of the model in `nft`, and where a large change is cut into transactions.
 //! Called by: `masquerade`, `hostport`, `proxy`.
 //! Never: decides what a table says.
 
@@ -16,9 +16,10 @@ use nlink::netlink::nftables::{
 use nlink::{Connection, Nftables};
 
 use crate::nft::{
-    Chain, Datum, Field, FieldType, Hook, HookKind, HookPoint, Interface, Is, Item, Rule, Set, Side, Table, Value,
-    ValueType, Verdict,
+    Datum, Field, FieldType, Hook, HookKind, HookPoint, Interface, Is, Item, Rule, Set, Side, Table, Value, ValueType,
+    Verdict,
 };
+use crate::nft_change::{Change, ELEMENTS_PER_MESSAGE, changes};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,10 +31,6 @@ pub enum Error {
     Refused { table: String, source: nlink::Error },
 }
 
-/// One netlink message carries at most this many set elements: 64 KiB is the longest attribute, and an element with
-/// a verdict and a chain name of 250 bytes takes some 350.
-const ELEMENTS_PER_MESSAGE: usize = 128;
-
 /// A transaction is one datagram and must fit the socket's send buffer (208 KiB unless the host says otherwise, and
 /// the kernel counts overhead). Larger changes are cut between units, each of which is consistent by itself.
 const TRANSACTION_BYTES: usize = 96 * 1024;
@@ -43,7 +40,7 @@ pub async fn replace(name: &str, table: &Table) -> Result<(), Error> {
     let kernel = Connection::<Nftables>::new().map_err(Error::Open)?;
     let mut transaction = delete_table_if_there(kernel.transaction(), name).add_table(name, Family::Ip);
     for change in changes(&Table::default(), table).into_iter().flatten() {
-        transaction = change.write(name, transaction);
+        transaction = write_change(&change, name, transaction);
     }
     transaction.commit(&kernel).await.map_err(|source| refused(name, source))
 }
@@ -148,7 +145,7 @@ async fn write_units(
         bytes += unit_bytes;
         applied.changes += unit.len();
         for change in &unit {
-            transaction = change.write(name, transaction);
+            transaction = write_change(change, name, transaction);
         }
     }
     applied.transactions += 1;
@@ -173,186 +170,20 @@ fn delete_table_if_there(transaction: Transaction, name: &str) -> Transaction {
     transaction.raw(ensure).del_table(name, Family::Ip)
 }
 
-/// One step from a table to the next. Pure data, so that order and minimality can be tested without a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    AddSet(String, Set),
-    AddChain(String, Option<Hook>),
-    FlushChain(String),
-    AddRule(String, Rule),
-    AddElements(String, Set),
-    DeleteElements(String, Set),
-    DeleteChain(String),
-    DeleteSet(String),
-}
-
-/// The changes from `old` to `new`, in units that must not be torn apart, in the order they must be made.
-pub fn changes(old: &Table, new: &Table) -> Vec<Vec<Change>> {
-    let mut units = Vec::new();
-    add_sets(old, new, &mut units);
-    add_chains(old, new, &mut units);
-    units.extend(changed_contents(old, new));
-    add_base_chains(old, new, &mut units);
-    remove_unused(old, new, &mut units);
-    units.retain(|unit| !unit.is_empty());
-    units
-}
-
-/// New sets: declared and, when nothing in them leads to a chain, filled. Verdict maps are filled later, when the
-/// chains are there. A set cannot change its types while rules use it, so what needs other types bears another name;
-/// else the kernel refuses, and the caller swaps a whole table in.
-fn add_sets(old: &Table, new: &Table, units: &mut Vec<Vec<Change>>) {
-    for (name, set) in new.sets.iter().filter(|(name, set)| !same_kind(old, name, set)) {
-        let mut unit = vec![Change::AddSet(name.to_string(), Set { elements: Default::default(), ..set.clone() })];
-        if set.value != ValueType::Verdict {
-            unit.extend(element_messages(name, set, set.elements.keys(), Change::AddElements));
+fn write_change(change: &Change, table: &str, transaction: Transaction) -> Transaction {
+    match change {
+        Change::AddSet(name, set) => transaction.add_set(kernel_set(table, name, set)),
+        Change::AddChain(name, hook) => transaction.add_chain(kernel_chain(table, name, *hook)),
+        Change::FlushChain(name) => transaction.flush_chain(table, name, Family::Ip),
+        Change::AddRule(name, rule) => transaction.add_rule(kernel_rule(table, name, rule)),
+        Change::AddElements(name, set) => {
+            transaction.add_set_elements(&kernel_set(table, name, set), &kernel_elements(set))
         }
-        units.push(unit);
-    }
-}
-
-fn same_kind(old: &Table, name: &str, set: &Set) -> bool {
-    old.sets.get(name).is_some_and(|o| o.key == set.key && o.value == set.value && o.learned == set.learned)
-}
-
-/// All new regular chains first, empty: a rule may lead to any of them. Then their rules.
-fn add_chains(old: &Table, new: &Table, units: &mut Vec<Vec<Change>>) {
-    let added = || new.chains.iter().filter(|(name, chain)| chain.hook.is_none() && !old.chains.contains_key(*name));
-    units.extend(added().map(|(name, _)| vec![Change::AddChain(name.clone(), None)]));
-    units.extend(added().map(|(name, chain)| rules(name, chain)));
-}
-
-/// Base chains come alive when all they lead to is there.
-fn add_base_chains(old: &Table, new: &Table, units: &mut Vec<Vec<Change>>) {
-    let mut unit = Vec::new();
-    for (name, chain) in
-        new.chains.iter().filter(|(name, chain)| chain.hook.is_some() && !old.chains.contains_key(*name))
-    {
-        unit.push(Change::AddChain(name.clone(), chain.hook));
-        unit.extend(rules(name, chain));
-    }
-    units.push(unit);
-}
-
-fn rules(name: &str, chain: &Chain) -> Vec<Change> {
-    chain.rules.iter().map(|rule| Change::AddRule(name.to_owned(), rule.clone())).collect()
-}
-
-/// Chains and sets that stay but say something else. What bears one name changes at once: a Service's chain draws a
-/// number below the count of its map's elements.
-fn changed_contents(old: &Table, new: &Table) -> Vec<Vec<Change>> {
-    let mut units = Vec::new();
-    let mut together: BTreeMap<&str, Vec<Change>> = Default::default();
-    for (name, chain) in &new.chains {
-        if old.chains.get(name).is_some_and(|before| before != chain) {
-            let unit = together.entry(name).or_default();
-            unit.push(Change::FlushChain(name.clone()));
-            unit.extend(rules(name, chain));
+        Change::DeleteElements(name, set) => {
+            transaction.del_set_elements(&kernel_set(table, name, set), &kernel_elements(set))
         }
-    }
-    for (name, set) in &new.sets {
-        let before = old.sets.get(name).filter(|_| same_kind(old, name, set));
-        if before.is_none() && set.value != ValueType::Verdict {
-            continue;
-        }
-        let changes = element_changes(name, before, set);
-        if new.chains.contains_key(name) {
-            together.entry(name).or_default().extend(changes.into_iter().flatten());
-        } else {
-            units.extend(changes);
-        }
-    }
-    // Contents first: a shared map may come to lead to a chain changed here.
-    together.into_values().chain(units).collect()
-}
-
-/// Elements that go or change their value are deleted before they are added; both in one unit.
-fn element_changes(name: &str, before: Option<&Set>, after: &Set) -> Vec<Vec<Change>> {
-    if after.learned.is_some() {
-        return Vec::new();
-    }
-    let mut units = Vec::new();
-    let empty = Set { elements: Default::default(), ..after.clone() };
-    let before = before.unwrap_or(&empty);
-    let stale: Vec<_> =
-        before.elements.iter().filter(|(k, v)| after.elements.get(*k) != Some(*v)).map(|(k, _)| k).collect();
-    let fresh: Vec<_> =
-        after.elements.iter().filter(|(k, v)| before.elements.get(*k) != Some(*v)).map(|(k, _)| k).collect();
-    // A key whose value changes must be deleted and added in one transaction; keys only added or removed need not.
-    let (changed, added): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|key| before.elements.contains_key(*key));
-    let removed: Vec<_> = stale.into_iter().filter(|key| !after.elements.contains_key(*key)).collect();
-    for keys in changed.chunks(ELEMENTS_PER_MESSAGE) {
-        let mut unit = element_messages(name, before, keys.iter().copied(), Change::DeleteElements);
-        unit.extend(element_messages(name, after, keys.iter().copied(), Change::AddElements));
-        units.push(unit);
-    }
-    units.extend(element_messages(name, after, added.into_iter(), Change::AddElements).into_iter().map(|c| vec![c]));
-    units.extend(
-        element_messages(name, before, removed.into_iter(), Change::DeleteElements).into_iter().map(|c| vec![c]),
-    );
-    units
-}
-
-fn element_messages<'a>(
-    name: &str,
-    set: &Set,
-    keys: impl Iterator<Item = &'a Vec<Datum>>,
-    change: fn(String, Set) -> Change,
-) -> Vec<Change> {
-    let keys: Vec<_> = keys.collect();
-    keys.chunks(ELEMENTS_PER_MESSAGE)
-        .map(|keys| {
-            let elements = keys.iter().map(|key| ((*key).clone(), set.elements[*key].clone())).collect();
-            change(name.to_owned(), Set { elements, ..set.clone() })
-        })
-        .collect()
-}
-
-/// Chains are emptied before any is deleted, since one may lead to another.
-fn remove_unused(old: &Table, new: &Table, units: &mut Vec<Vec<Change>>) {
-    let gone = || old.chains.keys().filter(|name| !new.chains.contains_key(*name));
-    units.extend(gone().map(|name| vec![Change::FlushChain(name.clone())]));
-    units.extend(gone().map(|name| vec![Change::DeleteChain(name.clone())]));
-    let gone = old.sets.keys().filter(|name| !new.sets.contains_key(*name));
-    units.extend(gone.map(|name| vec![Change::DeleteSet(name.clone())]));
-}
-
-impl Change {
-    /// A generous guess at the size on the wire; what it is compared with has room to spare.
-    fn bytes(&self) -> usize {
-        match self {
-            Change::AddSet(name, _) => 160 + name.len(),
-            Change::AddChain(name, _) | Change::FlushChain(name) => 120 + name.len(),
-            Change::DeleteChain(name) | Change::DeleteSet(name) => 80 + name.len(),
-            Change::AddRule(name, rule) => 80 + name.len() + rule.0.len() * 320,
-            Change::AddElements(name, set) | Change::DeleteElements(name, set) => {
-                80 + name.len() + set.elements.values().map(element_bytes).sum::<usize>()
-            }
-        }
-    }
-
-    fn write(&self, table: &str, transaction: Transaction) -> Transaction {
-        match self {
-            Change::AddSet(name, set) => transaction.add_set(kernel_set(table, name, set)),
-            Change::AddChain(name, hook) => transaction.add_chain(kernel_chain(table, name, *hook)),
-            Change::FlushChain(name) => transaction.flush_chain(table, name, Family::Ip),
-            Change::AddRule(name, rule) => transaction.add_rule(kernel_rule(table, name, rule)),
-            Change::AddElements(name, set) => {
-                transaction.add_set_elements(&kernel_set(table, name, set), &kernel_elements(set))
-            }
-            Change::DeleteElements(name, set) => {
-                transaction.del_set_elements(&kernel_set(table, name, set), &kernel_elements(set))
-            }
-            Change::DeleteChain(name) => transaction.del_chain(table, name, Family::Ip),
-            Change::DeleteSet(name) => transaction.del_set(table, name, Family::Ip),
-        }
-    }
-}
-
-fn element_bytes(value: &Value) -> usize {
-    match value {
-        Value::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => 80 + chain.len(),
-        _ => 72,
+        Change::DeleteChain(name) => transaction.del_chain(table, name, Family::Ip),
+        Change::DeleteSet(name) => transaction.del_set(table, name, Family::Ip),
     }
 }
 

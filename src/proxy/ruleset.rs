@@ -315,7 +315,9 @@ impl Builder<'_> {
                 self.plan.table.sets.insert(learned.clone(), memory);
                 self.plan.learned.insert(learned.clone(), targets.clone());
                 rules.push(Rule(vec![Item::DnatLearned { learned: learned.clone() }]));
-                rules.push(Rule(vec![Item::DnatRandomLearn { map, count, learned }]));
+                rules.push(Rule(vec![Item::DnatRandomLearn { map: map.clone(), count, learned }]));
+                // When the memory is full, learning fails and with it the rule above: better served than remembered.
+                rules.push(Rule(vec![Item::DnatRandom { map, count }]));
             }
         }
         self.chain(name.to_owned(), rules)

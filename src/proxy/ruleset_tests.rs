@@ -338,6 +338,7 @@ fn session_affinity_remembers_the_endpoint_of_a_client() {
               ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000
               update @affinity/a/web/tcp-80/60 dnat to ip saddr map @affinity/a/web/tcp-80/60
               update @affinity/a/web/tcp-80/60 dnat to numgen random mod 2 map @svc/a/web/tcp-80
+              dnat to numgen random mod 2 map @svc/a/web/tcp-80
         "#]],
     );
 }
