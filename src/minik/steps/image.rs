@@ -51,15 +51,11 @@ pub async fn ensure(docker: &Docker) -> Result<Image, CliError> {
 fn layer(executable: &[u8]) -> Result<Vec<u8>, std::io::Error> {
     let mut tar = tar::Builder::new(Vec::with_capacity(executable.len() + 64 * 1024));
     for folder in FOLDERS {
-        let mut parent = String::new();
-        for part in folder.split('/') {
-            parent = if parent.is_empty() { part.to_string() } else { format!("{parent}/{part}") };
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(tar::EntryType::Directory);
-            header.set_mode(if part == "tmp" { 0o1777 } else { 0o755 });
-            header.set_size(0);
-            tar.append_data(&mut header, format!("{parent}/"), std::io::empty())?;
-        }
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(if folder == "tmp" { 0o1777 } else { 0o755 });
+        header.set_size(0);
+        tar.append_data(&mut header, format!("{folder}/"), std::io::empty())?;
     }
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o755);
