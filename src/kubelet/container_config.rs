@@ -95,6 +95,10 @@ fn annotations(pod: &Pod, container: &core::Container, attempt: u32, message_fil
         ),
         (names::TERMINATION_MESSAGE_POLICY.to_string(), text(&container.termination_message_policy, "File")),
         (names::TERMINATION_MESSAGE_FILE.to_string(), message_file),
+        (
+            names::RESOURCES.to_string(),
+            serde_json::to_string(&container.resources.clone().unwrap_or_default()).expect("quantities are text"),
+        ),
         (names::POD_GRACE.to_string(), pod.spec.termination_grace_period_seconds.unwrap_or(30).to_string()),
     ])
 }

@@ -11,6 +11,8 @@ use crate::lifecycle;
 use crate::memory::{FailureKind, Memory, Verdict};
 use crate::observed::{Container, Observed, State};
 use crate::pod::{ContainerKind, Pod};
+use crate::resize::{self, Resize};
+use crate::resources::ResourceList;
 
 /// Exit code of a container that vanished from the runtime: that of a kill.
 const LOST_EXIT_CODE: i32 = 137;
@@ -59,11 +61,27 @@ pub fn container_status(inputs: &Inputs, kind: ContainerKind, spec: &core::Conta
         started: Some(started),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
-        allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
-        resources: Some(spec.resources.clone().unwrap_or_default()),
+        allocated_resources: allocated(inputs, spec, latest),
+        resources: Some(given(inputs, spec, latest)),
         volume_mounts: mounts(spec),
         user: latest.user.as_ref().map(user),
         ..Default::default()
+    }
+}
+
+/// What it has now, which a resize is still to change.
+fn given(inputs: &Inputs, spec: &core::Container, c: &Container) -> core::ResourceRequirements {
+    match (c.state, c.resources_asked.is_empty()) {
+        (State::Running, false) => resize::actual(c, inputs.memory),
+        _ => spec.resources.clone().unwrap_or_default(),
+    }
+}
+
+/// Granted as soon as the node can give it, before the container has it.
+fn allocated(inputs: &Inputs, spec: &core::Container, c: &Container) -> Option<ResourceList> {
+    match resize::resize(inputs.pod, spec, c, inputs.memory) {
+        Resize::Infeasible(_) => resize::actual(c, inputs.memory).requests,
+        Resize::Settled | Resize::InPlace | Resize::Restart => spec.resources.as_ref()?.requests.clone(),
     }
 }
 

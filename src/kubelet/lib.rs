@@ -4,6 +4,7 @@
 //! Called by: the node's wiring, through `run`.
 //! Never: talks to a runtime but over CRI, or to the API but through `minik_client`.
 
+mod admission;
 mod backoff;
 mod config;
 mod container_config;
@@ -30,6 +31,7 @@ mod observed;
 mod plan;
 mod pod;
 mod probe;
+mod resize;
 mod resources;
 mod run;
 mod sandbox_config;

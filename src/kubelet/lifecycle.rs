@@ -7,10 +7,11 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
 
-use crate::memory::{ContainerOp, FailureKind, Memory, ProbeResults, Verdict};
+use crate::memory::{ContainerOp, FailureKind, Memory, ProbeResults, Resizing, Verdict};
 use crate::observed::{Container, Observed, State};
 use crate::plan::{BackOff, Kill, Start};
 use crate::pod::{self, ContainerKind, Pod, RestartPolicy};
+use crate::resize::{self, Resize};
 
 /// How long the plain failure (`Error`, `ErrImagePull`) is shown before the back-off that follows from it.
 const BACKOFF_SHOWN_AFTER: SignedDuration = SignedDuration::from_secs(1);
@@ -22,6 +23,7 @@ pub enum Next {
     Nothing,
     Start(Start),
     Kill(Kill),
+    Resize { id: String, container: String },
     WaitUntil(Timestamp),
     ShowBackOff { container: String, until: Timestamp, what: BackOff },
 }
@@ -139,7 +141,10 @@ fn unhealthy(
     } else if failed(probes.liveness) {
         (format!("Container {} failed liveness probe", spec.name), probe_grace(spec.liveness_probe.as_ref()))
     } else {
-        return Next::Nothing;
+        match resized(spec, running, pod, memory, now) {
+            Next::Kill(kill) => (kill.message, None),
+            other => return other,
+        }
     };
     let killed = Container { exit_code: 137, ..running.clone() };
     let again = restarts(kind, spec, &killed, pod);
@@ -147,6 +152,21 @@ fn unhealthy(
     let grace = grace.unwrap_or(pod.spec.termination_grace_period_seconds.unwrap_or(30)).max(1);
     let deadline = now + SignedDuration::from_secs(grace);
     Next::Kill(Kill { id: running.id.clone(), container: spec.name.clone(), message, deadline })
+}
+
+/// A running container whose spec asks for other resources than it has. A restart is told as a kill with its reason.
+fn resized(spec: &core::Container, running: &Container, pod: &Pod, memory: &Memory, now: Timestamp) -> Next {
+    match (resize::resize(pod, spec, running, memory), memory.resizing.get(&running.id)) {
+        (Resize::Settled | Resize::Infeasible(_), _) | (_, Some(Resizing::UnderWay)) => Next::Nothing,
+        (_, Some(Resizing::Failed { retry_at, .. })) if *retry_at > now => Next::WaitUntil(*retry_at),
+        (Resize::InPlace, _) => Next::Resize { id: running.id.clone(), container: spec.name.clone() },
+        (Resize::Restart, _) => Next::Kill(Kill {
+            id: running.id.clone(),
+            container: spec.name.clone(),
+            message: format!("Container {} resize requires restart", spec.name),
+            deadline: now,
+        }),
+    }
 }
 
 fn probe_grace(probe: Option<&core::Probe>) -> Option<i64> {
@@ -166,7 +186,7 @@ fn retry(
     if let Some(next) = waits(spec, memory, failed_at, now) {
         return next;
     }
-    let attempt = next_attempt(kind, spec, pod, seen);
+    let attempt = next_attempt(spec, pod, seen);
     Next::Start(Start { container: spec.name.clone(), kind, attempt, failed_at })
 }
 
@@ -214,7 +234,7 @@ impl BackOff {
 }
 
 /// Counts on from what the runtime has, or, when that was lost, from what the API server was told.
-fn next_attempt(_kind: ContainerKind, spec: &core::Container, pod: &Pod, seen: &Observed) -> u32 {
+fn next_attempt(spec: &core::Container, pod: &Pod, seen: &Observed) -> u32 {
     if let Some(latest) = seen.latest(&spec.name) {
         return latest.attempt.max(latest.restart_count.max(0) as u32) + 1;
     }

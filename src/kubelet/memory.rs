@@ -18,6 +18,12 @@ pub struct Memory {
     pub containers: BTreeMap<String, ContainerMemory>,
     /// By container id: a new container starts with a clean slate.
     pub probes: BTreeMap<String, ProbeResults>,
+    /// What containers were resized to since they started, by id.
+    pub resized: BTreeMap<String, k8s_openapi::api::core::v1::ResourceRequirements>,
+    /// The container being resized, and when a resize that failed is to be tried again.
+    pub resizing: BTreeMap<String, Resizing>,
+    /// What pods may have of this node.
+    pub node_allocatable: crate::resources::ResourceList,
 }
 
 /// Where the pod is in its life on this node. Only ever moves down.
@@ -67,6 +73,12 @@ pub enum Volumes {
     Failed { retry_at: Timestamp },
     TearingDown,
     TornDown,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resizing {
+    UnderWay,
+    Failed { retry_at: Timestamp, message: String },
 }
 
 #[derive(Clone, Debug, Default)]

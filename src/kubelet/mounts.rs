@@ -27,6 +27,8 @@ pub struct Place<'a> {
     pub environment: &'a Environment,
     pub attempt: u32,
     pub pod_ips: &'a [String],
+    /// References of the images behind image volumes, by volume.
+    pub image_volumes: std::collections::BTreeMap<String, String>,
 }
 
 pub struct Made {
@@ -95,6 +97,18 @@ fn volume_mount(
     mount: &core::VolumeMount,
     volume: &volumes::Volume,
 ) -> Result<cri::Mount, String> {
+    if let Some(source) = &volume.image {
+        return Ok(cri::Mount {
+            container_path: mount.mount_path.clone(),
+            readonly: true,
+            image: Some(cri::ImageSpec {
+                image: place.image_volumes.get(&mount.name).cloned().unwrap_or_default(),
+                user_specified_image: source.reference.clone().unwrap_or_default(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+    }
     let host_path = match sub_path(place, mount)? {
         Some(sub) => {
             let at = place.node.pod_dir(&place.pod.uid).join("volume-subpaths").join(&mount.name);

@@ -17,6 +17,9 @@ pub const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 /// Where on the node the termination message file of a container lies.
 pub const TERMINATION_MESSAGE_FILE: &str = "minik.dev/termination-message-file";
 
+/// The resources a container was started with, as JSON: what a resize is compared with.
+pub const RESOURCES: &str = "minik.dev/resources";
+
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";

@@ -59,7 +59,8 @@ pub struct Container {
     pub termination_message_file: String,
     pub termination_message_policy: String,
     pub user: Option<cri::LinuxContainerUser>,
-    pub resources: Option<cri::LinuxContainerResources>,
+    /// Resources of its spec when it started, JSON.
+    pub resources_asked: String,
 }
 
 impl Observed {
@@ -154,6 +155,7 @@ pub fn container_from(sandbox_id: String, status: cri::ContainerStatus) -> Conta
         sandbox_id,
         state,
         hash: annotation(names::CONTAINER_HASH),
+        resources_asked: annotation(names::RESOURCES),
         restart_count: annotation(names::RESTART_COUNT).parse().unwrap_or(metadata.attempt as i32),
         termination_message_file: annotation(names::TERMINATION_MESSAGE_FILE),
         termination_message_policy: annotation(names::TERMINATION_MESSAGE_POLICY),
@@ -172,7 +174,6 @@ pub fn container_from(sandbox_id: String, status: cri::ContainerStatus) -> Conta
         image_ref: if status.image_ref.is_empty() { status.image_id } else { status.image_ref },
         log_path: status.log_path,
         user: status.user.and_then(|u| u.linux),
-        resources: status.resources.and_then(|r| r.linux),
         id: status.id,
     }
 }

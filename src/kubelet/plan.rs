@@ -6,6 +6,7 @@
 
 use jiff::Timestamp;
 
+use crate::admission;
 use crate::lifecycle::{self, Next};
 use crate::memory::{ContainerOp, Memory, SandboxOp, Stage, Termination, Volumes, Why};
 use crate::observed::{Observed, State};
@@ -25,6 +26,8 @@ pub enum Action {
     StartSandbox { attempt: u32, replaces: Option<String> },
     Start(Start),
     Kill(Kill),
+    /// Gives a running container the resources its spec asks for.
+    Resize { id: String, container: String },
     /// Shows the user that a container waits for its back-off.
     ShowBackOff { container: String, until: Timestamp, what: BackOff },
     /// Moves the pod to `Stage::Terminating`.
@@ -105,6 +108,11 @@ fn must_end(pod: &Pod, seen: &Observed, memory: &Memory, now: Timestamp) -> Opti
     if pod.phase_is_terminal() || lifecycle::completed(pod, seen, memory) {
         return end(Why::Completed);
     }
+    if seen.sandboxes.is_empty()
+        && let Some(why) = admission::refusal(pod)
+    {
+        return end(why);
+    }
     if active_deadline(pod).is_some_and(|deadline| deadline <= now) {
         let message = "Pod was active on the node longer than the specified deadline".to_string();
         return end(Why::Failed { reason: "DeadlineExceeded".into(), message });
@@ -177,6 +185,7 @@ fn containers(pod: &Pod, seen: &Observed, memory: &Memory, now: Timestamp) -> Pl
         }
         Next::Start(_) => {}
         Next::Kill(kill) => plan.actions.push(Action::Kill(kill)),
+        Next::Resize { id, container } => plan.actions.push(Action::Resize { id, container }),
         Next::WaitUntil(at) => plan.wake(at),
         Next::ShowBackOff { container, until, what } => {
             plan.wake(until);

@@ -20,6 +20,7 @@ fn show(action: &Action) -> String {
         Action::StartSandbox { attempt, replaces } => format!("start sandbox {attempt} replacing {replaces:?}"),
         Action::Start(s) => format!("start {:?} {} attempt {}", s.kind, s.container, s.attempt),
         Action::Kill(k) => format!("kill {} in {}s: {}", k.id, k.deadline.as_second() - NOW, k.message),
+        Action::Resize { id, .. } => format!("resize {id}"),
         Action::ShowBackOff { container, until, what } => {
             format!("show {} of {container} for {}s", what.reason(), until.as_second() - NOW)
         }
@@ -75,7 +76,7 @@ fn world(spec: &str, lines: &str) -> World {
             termination_message_file: String::new(),
             termination_message_policy: String::new(),
             user: None,
-            resources: None,
+            resources_asked: String::new(),
         });
     }
     seen.containers.sort_by_key(|c| std::cmp::Reverse(c.attempt));

@@ -244,3 +244,26 @@ async fn pre_stop_runs_before_the_signal() {
     kubelet.wait_gone().await;
     assert!(kubelet.calls().starts_with("run sandbox 0\nstart a 0\nexec bye 0\nstop a\nstop sandbox"), "{}", kubelet.calls());
 }
+
+#[tokio::test]
+async fn a_resize_is_applied_in_place_and_told() {
+    let kubelet = start();
+    kubelet.pod("{restartPolicy: Always, containers: [{name: a, image: 'box:1', resources: {limits: {memory: 64Mi}, requests: {memory: 64Mi}}}]}");
+    kubelet.wait_ready().await;
+    kubelet.edit(|pod| {
+        pod["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "128Mi"}, "requests": {"memory": "64Mi"}});
+        pod["metadata"]["generation"] = 2.into();
+    });
+    let resized = |s: &Value| s["containerStatuses"][0]["resources"]["limits"]["memory"] == "128Mi";
+    kubelet.wait("resized", resized).await;
+    kubelet.wait("settled", |s| condition(s, "PodResizeInProgress").is_empty()).await;
+    assert_eq!(kubelet.calls(), format!("run sandbox 0\nstart a 0\nresize to {}", 128 << 20));
+}
+
+#[tokio::test]
+async fn a_forbidden_sysctl_fails_the_pod_before_anything_runs() {
+    let kubelet = start();
+    kubelet.pod("{restartPolicy: Always, securityContext: {sysctls: [{name: kernel.msgmax, value: '1'}]}, containers: [{name: a, image: 'box:1'}]}");
+    kubelet.wait("refused", |s| s["phase"] == "Failed" && s["reason"] == "SysctlForbidden").await;
+    assert_eq!(kubelet.calls(), "");
+}

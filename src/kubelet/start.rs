@@ -4,6 +4,7 @@
 //! Called by: the pod worker, one start a pod at a time.
 //! Never: decides whether to try again.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -109,6 +110,7 @@ async fn prepare(job: &Job, container: &core::Container, sandbox: &cri::PodSandb
         environment: &environment,
         attempt: job.start.attempt,
         pod_ips: job.seen.sandbox().map_or(&[][..], |s| &s.ips),
+        image_volumes: image_volumes(job, container, sandbox).await?,
     };
     let made = mounts::mounts(&place, container).map_err(config_error)?;
     let inputs = container_config::Inputs {
@@ -142,6 +144,26 @@ async fn image(job: &Job, container: &core::Container, sandbox: &cri::PodSandbox
         sandbox_config: sandbox,
     };
     images::ensure(&request).await.map_err(|e| job.fail(e.kind, e.reason, e.message))
+}
+
+/// The images that the container mounts as volumes, pulled like its own.
+async fn image_volumes(
+    job: &Job,
+    container: &core::Container,
+    sandbox: &cri::PodSandboxConfig,
+) -> Result<BTreeMap<String, String>> {
+    let mut references = BTreeMap::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let Some(source) = job.volumes.get(&mount.name).and_then(|v| v.image.as_ref()) else { continue };
+        let as_container = core::Container {
+            name: container.name.clone(),
+            image: source.reference.clone(),
+            image_pull_policy: source.pull_policy.clone(),
+            ..Default::default()
+        };
+        references.insert(mount.name.clone(), image(job, &as_container, sandbox).await?.reference);
+    }
+    Ok(references)
 }
 
 async fn pull_secrets(job: &Job) -> Vec<Arc<serde_json::Value>> {

@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 
 use crate::container_status::{self, container_status, second};
 use crate::lifecycle;
-use crate::memory::{Memory, Stage, Why};
+use crate::memory::{Memory, Resizing, Stage, Why};
 use crate::observed::{Observed, State};
 use crate::pod::{ContainerKind, Pod, RestartPolicy};
+use crate::resize;
 use crate::resources;
 
 pub struct Inputs<'a> {
@@ -119,6 +120,9 @@ pub fn phase(pod: &Pod, seen: &Observed, memory: &Memory) -> &'static str {
     }
 }
 
+/// Conditions of ours that are there only while they hold.
+const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
 /// Type, status, reason, message.
 type Finding = (&'static str, bool, Option<&'static str>, Option<String>);
 
@@ -139,7 +143,20 @@ fn conditions(
         containers_ready,
         ("PodScheduled", true, None, None),
     ];
-    findings.into_iter().map(|finding| condition(inputs, finding)).collect()
+    let mut list: Vec<_> = findings.into_iter().map(|finding| condition(inputs, finding)).collect();
+    let (pending, in_progress) = resize::progress(inputs.pod, inputs.seen, inputs.memory);
+    if let Some(why) = pending {
+        list.push(condition(inputs, ("PodResizePending", true, Some("Infeasible"), Some(why))));
+    }
+    if in_progress {
+        let error = inputs.memory.resizing.values().find_map(|r| match r {
+            Resizing::Failed { message, .. } => Some(message.clone()),
+            Resizing::UnderWay => None,
+        });
+        let reason = error.is_some().then_some("Error");
+        list.push(condition(inputs, ("PodResizeInProgress", true, reason, error)));
+    }
+    list
 }
 
 fn condition(inputs: &Inputs, (kind, status, reason, message): Finding) -> core::PodCondition {
@@ -225,7 +242,9 @@ fn pod_ready(inputs: &Inputs, containers: &Finding) -> Finding {
 /// What the API server will say once it has what was told: conditions of others are its own.
 pub fn newest(api: &core::PodStatus, told: &core::PodStatus) -> core::PodStatus {
     let mut conditions = told.conditions.clone().unwrap_or_default();
-    let others = api.conditions.iter().flatten().filter(|c| !told.conditions.iter().flatten().any(|t| t.type_ == c.type_));
+    let others = api.conditions.iter().flatten().filter(|c| {
+        !PASSING.contains(&c.type_.as_str()) && !told.conditions.iter().flatten().any(|t| t.type_ == c.type_)
+    });
     conditions.extend(others.cloned());
     core::PodStatus {
         conditions: Some(conditions),
@@ -242,7 +261,7 @@ pub fn patch(uid: &str, old: &core::PodStatus, new: &core::PodStatus) -> Option<
     for (field, value) in &new {
         let same = match field.as_str() {
             // Only our own conditions are compared; the server merges by type.
-            "conditions" => includes(old.get(field), value),
+            "conditions" => includes(old.get(field), value) && passed(old.get(field), value).is_empty(),
             _ => old.get(field) == Some(value),
         };
         if same {
@@ -251,6 +270,8 @@ pub fn patch(uid: &str, old: &core::PodStatus, new: &core::PodStatus) -> Option<
         let mut value = value.clone();
         if field == "conditions" {
             clear_absent(old.get(field), &mut value);
+            let gone = passed(old.get(field), &value);
+            value.as_array_mut().expect("conditions are a list").extend(gone);
         }
         if matches!(field.as_str(), "podIPs" | "hostIPs") && old.contains_key(field) {
             // Merged by ip otherwise: the address of the sandbox before would stay.
@@ -277,6 +298,15 @@ fn clear_absent(old: Option<&Value>, new: &mut Value) {
             }
         }
     }
+}
+
+/// Deletes conditions that no longer hold.
+fn passed(old: Option<&Value>, new: &Value) -> Vec<Value> {
+    let has = |list: Option<&Value>, kind: &str| {
+        list.and_then(Value::as_array).into_iter().flatten().any(|c| c["type"] == kind)
+    };
+    let gone = PASSING.into_iter().filter(|kind| has(old, kind) && !has(Some(new), kind));
+    gone.map(|kind| json!({"$patch": "delete", "type": kind})).collect()
 }
 
 fn to_map(status: &core::PodStatus) -> Map<String, Value> {

@@ -34,7 +34,7 @@ fn container(name: &str, state: State, exit_code: i32) -> Container {
         termination_message_file: String::new(),
         termination_message_policy: String::new(),
         user: None,
-        resources: None,
+        resources_asked: String::new(),
     }
 }
 

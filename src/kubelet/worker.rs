@@ -86,11 +86,11 @@ impl Worker {
         Worker {
             events: PodEvents::new(&node.recorder, &pod),
             writer: StatusWriter::start(node.client.clone()),
-            node,
             inbox,
             shown,
             pod,
-            memory: Memory::default(),
+            memory: Memory { node_allocatable: node.allocatable.clone(), ..Memory::default() },
+            node,
             seen: Arc::default(),
             keeper: Arc::default(),
             volumes: Arc::default(),
@@ -172,6 +172,8 @@ impl Worker {
         self.messages.fill(&mut seen);
         self.seen = Arc::new(seen);
         self.memory.probes.retain(|id, _| self.seen.by_id(id).is_some());
+        self.memory.resized.retain(|id, _| self.seen.by_id(id).is_some());
+        self.memory.resizing.retain(|id, _| self.seen.by_id(id).is_some());
         if !self.adopted {
             self.adopted = true;
             self.adopt();

@@ -206,6 +206,10 @@ fn merge(into: &mut Value, patch: &Value) {
             ("conditions", Value::Array(new)) => {
                 let list = into.entry(name.clone()).or_insert_with(|| json!([])).as_array_mut().expect("a list");
                 for condition in new {
+                    if condition["$patch"] == "delete" {
+                        list.retain(|c| c["type"] != condition["type"]);
+                        continue;
+                    }
                     match list.iter_mut().find(|c| c["type"] == condition["type"]) {
                         Some(old) => merge(old, condition),
                         None => list.push(condition.clone()),

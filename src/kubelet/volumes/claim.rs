@@ -34,7 +34,7 @@ pub async fn set_up(context: &Context, pod: &Pod, claim: &str, read_only: bool) 
         ownership::give(&path, ownership::fs_group(pod))?;
     }
     let gid = minik_api::object::annotation(&volume, GID_ANNOTATION).and_then(|g| g.parse().ok());
-    Ok(Volume { path, read_only, groups: gid.into_iter().collect() })
+    Ok(Volume { path, read_only, groups: gid.into_iter().collect(), image: None })
 }
 
 fn path_of(volume: &Value) -> Result<PathBuf, VolumeError> {

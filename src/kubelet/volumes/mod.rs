@@ -82,6 +82,8 @@ pub struct Volume {
     pub read_only: bool,
     /// Groups a container needs to use it.
     pub groups: Vec<i64>,
+    /// An image volume has no path: the runtime mounts it, once the image is there.
+    pub image: Option<core::ImageVolumeSource>,
 }
 
 /// By name in the pod.
@@ -110,6 +112,7 @@ enum Source<'a> {
     EmptyDir(&'a core::EmptyDirVolumeSource),
     HostPath(&'a core::HostPathVolumeSource),
     Claim { name: String, read_only: bool },
+    Image(&'a core::ImageVolumeSource),
     /// Files the kubelet writes: configMap, secret, downwardAPI, projected.
     Files { plugin: &'static str },
     Unsupported(&'static str),
@@ -121,6 +124,9 @@ fn source<'a>(pod: &Pod, volume: &'a core::Volume) -> Source<'a> {
     }
     if let Some(s) = &volume.host_path {
         return Source::HostPath(s);
+    }
+    if let Some(s) = &volume.image {
+        return Source::Image(s);
     }
     if let Some(s) = &volume.persistent_volume_claim {
         return Source::Claim { name: s.claim_name.clone(), read_only: s.read_only.unwrap_or(false) };
@@ -141,7 +147,6 @@ fn source<'a>(pod: &Pod, volume: &'a core::Volume) -> Source<'a> {
         (volume.csi.is_some(), "csi"),
         (volume.nfs.is_some(), "nfs"),
         (volume.iscsi.is_some(), "iscsi"),
-        (volume.image.is_some(), "image"),
         (volume.fc.is_some(), "fc"),
         (volume.git_repo.is_some(), "gitRepo"),
     ];
@@ -171,11 +176,14 @@ async fn set_up_one(
         Source::EmptyDir(source) => {
             let path = context.volume_dir(&pod.uid, "empty-dir", &volume.name);
             empty_dir::set_up(&path, source, pod)?;
-            Ok(Volume { path, read_only: false, groups })
+            Ok(Volume { path, read_only: false, groups, image: None })
         }
         Source::HostPath(source) => {
             host_path::check(source)?;
-            Ok(Volume { path: PathBuf::from(&source.path), read_only: false, groups })
+            Ok(Volume { path: PathBuf::from(&source.path), read_only: false, groups, image: None })
+        }
+        Source::Image(source) => {
+            Ok(Volume { path: PathBuf::new(), read_only: true, groups, image: Some(source.clone()) })
         }
         Source::Claim { name, read_only } => claim::set_up(context, pod, &name, read_only).await,
         Source::Files { plugin } => {
@@ -184,7 +192,7 @@ async fn set_up_one(
             let payload = payload(context, pod, around, volume, keeper).await?;
             atomic_writer::write(&path, &payload, ownership::fs_group(pod))?;
             keeper.written(&volume.name, path.clone());
-            Ok(Volume { path, read_only: true, groups })
+            Ok(Volume { path, read_only: true, groups, image: None })
         }
         Source::Unsupported(kind) => Err(VolumeError::Unsupported(kind)),
     }

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_cri::v1 as cri;
+use k8s_openapi::api::core::v1 as core;
 
 use crate::backoff::go_duration;
-use crate::memory::{ContainerOp, Failure, FailureKind, SandboxOp, Stage, Volumes as VolumesState, Why};
+use crate::memory::{ContainerOp, Failure, FailureKind, Resizing, SandboxOp, Stage, Volumes as VolumesState, Why};
 use crate::observed::State;
 use crate::plan::{Action, BackOff, Kill, Start};
 use crate::pod;
+use crate::resize;
 use crate::sandbox_config::{self, sandbox_config};
 use crate::volumes::{self, SetUpError, VolumeError, Volumes};
 use crate::{start, stop};
@@ -22,6 +24,7 @@ use super::Worker;
 
 /// A sandbox that could not be made; upstream's worker comes around about as often.
 const SANDBOX_RETRY: SignedDuration = SignedDuration::from_secs(2);
+const RESIZE_RETRY: SignedDuration = SignedDuration::from_secs(5);
 const VOLUMES_RETRY: SignedDuration = SignedDuration::from_secs(1);
 /// A source that was there before and is missing now: what is mounted stays as it is.
 const REFRESH_RETRY: Duration = Duration::from_secs(10);
@@ -36,6 +39,7 @@ pub enum Outcome {
     SandboxesStopped(Result<(), tonic::Status>),
     Started { container: String, result: Result<(), Failure> },
     Stopped { container: String, id: String },
+    Resized { id: String, to: core::ResourceRequirements, result: Result<(), tonic::Status> },
     /// Garbage was removed, or an operation left nothing to remember.
     Nothing,
 }
@@ -49,6 +53,7 @@ impl Action {
             | Action::StartSandbox { .. }
             | Action::Start(_)
             | Action::Kill(_)
+            | Action::Resize { .. }
             | Action::StopSandboxes { .. }
             | Action::TearDownVolumes
             | Action::DeleteFromApi => false,
@@ -63,6 +68,7 @@ impl Worker {
             Action::StartSandbox { attempt, replaces } => self.start_sandbox(attempt, replaces),
             Action::Start(start) => self.start_container(start, now),
             Action::Kill(kill) => self.kill(kill),
+            Action::Resize { id, container } => self.resize(id, &container),
             Action::ShowBackOff { container, what, .. } => self.show_back_off(&container, what, now),
             Action::Terminate(termination) => {
                 if let Why::Failed { reason, message } = &termination.why {
@@ -205,6 +211,19 @@ impl Worker {
         });
     }
 
+    fn resize(&mut self, id: String, name: &str) {
+        let Some((_, spec)) = self.pod.container(name) else { return };
+        self.memory.resizing.insert(id.clone(), Resizing::UnderWay);
+        let to = spec.resources.clone().unwrap_or_default();
+        let linux = Some(crate::resources::linux_resources(&self.pod, spec, self.node.memory_bytes));
+        let mut runtime = self.node.cri.runtime();
+        self.operations.spawn(async move {
+            let request = cri::UpdateContainerResourcesRequest { container_id: id.clone(), linux, ..Default::default() };
+            let result = runtime.update_container_resources(request).await.map(|_| ());
+            Outcome::Resized { id, to, result }
+        });
+    }
+
     fn show_back_off(&mut self, name: &str, what: BackOff, now: Timestamp) {
         let Some((kind, spec)) = self.pod.container(name) else { return };
         let (path, image) = (pod::field_path(kind, name), spec.image.clone().unwrap_or_default());
@@ -267,6 +286,18 @@ impl Worker {
                 if matches!(&memory.op, ContainerOp::Stopping { id: stopping, .. } if *stopping == id) {
                     memory.op = ContainerOp::Idle;
                 }
+            }
+            Outcome::Resized { id, to, result: Ok(()) } => {
+                self.memory.resizing.remove(&id);
+                self.memory.resized.insert(id, to);
+                if !resize::progress(&self.pod, &self.seen, &self.memory).1 {
+                    self.events.normal(None, "ResizeCompleted", &resize::completed_message(&self.pod));
+                }
+            }
+            Outcome::Resized { id, result: Err(status), .. } => {
+                tracing::warn!(pod = %self.pod.key, error = status.message(), "resize failed; will retry");
+                let message = status.message().to_string();
+                self.memory.resizing.insert(id, Resizing::Failed { retry_at: now + RESIZE_RETRY, message });
             }
             Outcome::Nothing => {}
         }
