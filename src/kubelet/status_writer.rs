@@ -96,7 +96,7 @@ async fn patch(client: &Client, pod: &Pod, status: &core::PodStatus, base: &mut 
             *base = Some(Base { version, status });
             Wrote::Done
         }
-        Err(error) => refused(pod, "status", &error),
+        Err(error) => refused(client, pod, "status", &error).await,
     }
 }
 
@@ -104,13 +104,21 @@ async fn delete(client: &Client, pod: &Pod) -> Wrote {
     let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::of_uid(&pod.uid) };
     match client.delete(PODS, pod.namespace(), pod.name(), &params).await {
         Ok(_) => Wrote::Gone,
-        Err(error) => refused(pod, "deletion", &error),
+        Err(error) => refused(client, pod, "deletion", &error).await,
     }
 }
 
-fn refused(pod: &Pod, what: &str, error: &minik_client::Error) -> Wrote {
-    if error.is_not_found() || error.is_conflict() {
+async fn refused(client: &Client, pod: &Pod, what: &str, error: &minik_client::Error) -> Wrote {
+    if error.is_not_found() {
         return Wrote::Gone;
+    }
+    if error.is_conflict() {
+        // Another pod by that name, or just many writers at once.
+        match client.get(PODS, pod.namespace(), pod.name()).await {
+            Ok(now) if minik_api::object::uid(&now) != pod.uid => return Wrote::Gone,
+            Err(error) if error.is_not_found() => return Wrote::Gone,
+            Ok(_) | Err(_) => {}
+        }
     }
     tracing::warn!(pod = %pod.key, what, error = %error.chain(), "could not be written; will retry");
     Wrote::Retry

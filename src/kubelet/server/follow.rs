@@ -13,7 +13,8 @@ use bytes::Bytes;
 use notify::Watcher;
 use tokio::sync::{mpsc, watch};
 
-use super::log_line::{Options, render};
+use super::log_line::{Format, Options, render};
+use crate::log_rotation;
 
 const CHUNK_BYTES: usize = 64 << 10;
 /// Written at once to the client; also what a slow client holds up in memory.
@@ -61,13 +62,15 @@ impl Sink<'_> {
 }
 
 async fn read_all(reading: Reading, out: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
-    let mut file = File::open(&reading.path)?;
-    if let Some(lines) = reading.tail_lines {
-        let at = tail_offset(&mut file, lines)?;
-        file.seek(SeekFrom::Start(at))?;
-    }
+    let mut files = open_with_rotated(&reading)?;
+    let mut file = files.pop().expect("the log itself is the last");
     let mut sink = Sink { out, left: reading.limit_bytes, pending: Vec::new() };
     let mut rest = Vec::new();
+    for mut older in files {
+        if drain(&mut older, &mut rest, &reading.options, &mut sink).await?.is_err() {
+            return Ok(());
+        }
+    }
     let Some(mut writing) = reading.writing.clone() else {
         let _ = drain(&mut file, &mut rest, &reading.options, &mut sink).await?;
         return Ok(());
@@ -93,6 +96,32 @@ async fn read_all(reading: Reading, out: &mpsc::Sender<io::Result<Bytes>>) -> io
             () = out.closed() => return Ok(()),
         }
     }
+}
+
+/// The log, after the rotated files that hold what was asked for too; each stands where reading begins.
+fn open_with_rotated(reading: &Reading) -> io::Result<Vec<File>> {
+    let mut current = File::open(&reading.path)?;
+    let mut files = Vec::new();
+    let mut missing = reading.tail_lines;
+    if let Some(lines) = missing {
+        missing = Some(lines - seek_tail(&mut current, lines)?);
+    }
+    files.push(current);
+    if reading.options.format == Format::Cri {
+        for path in log_rotation::rotated_logs(&reading.path).into_iter().rev() {
+            if missing == Some(0) {
+                break;
+            }
+            // Removed by the rotation in between.
+            let Ok(mut older) = File::open(&path) else { break };
+            if let Some(lines) = missing {
+                missing = Some(lines - seek_tail(&mut older, lines)?);
+            }
+            files.push(older);
+        }
+    }
+    files.reverse();
+    Ok(files)
 }
 
 /// Everything up to the current end of the file.
@@ -140,13 +169,20 @@ fn watch_directory(path: &Path, changed: mpsc::Sender<()>) -> io::Result<notify:
     Ok(watcher)
 }
 
-/// Where the last `lines` lines begin.
-fn tail_offset(file: &mut File, lines: u64) -> io::Result<u64> {
+/// Goes to where the last `lines` lines begin, or to the beginning; answers how many lines follow.
+fn seek_tail(file: &mut File, lines: u64) -> io::Result<u64> {
+    let (at, found) = tail(file, lines)?;
+    file.seek(SeekFrom::Start(at))?;
+    Ok(found)
+}
+
+fn tail(file: &mut File, lines: u64) -> io::Result<(u64, u64)> {
     let length = file.metadata()?.len();
-    if lines == 0 {
-        return Ok(length);
+    if lines == 0 || length == 0 {
+        return Ok((length, 0));
     }
     let mut end = length;
+    // The last line is there without a line end before it having been seen.
     let mut seen = 0;
     while end > 0 {
         let begin = end.saturating_sub(CHUNK_BYTES as u64);
@@ -159,19 +195,19 @@ fn tail_offset(file: &mut File, lines: u64) -> io::Result<u64> {
             if *byte == b'\n' && at + 1 != length {
                 seen += 1;
                 if seen == lines {
-                    return Ok(at + 1);
+                    return Ok((at + 1, lines));
                 }
             }
         }
         end = begin;
     }
-    Ok(0)
+    Ok((0, seen + 1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::log_line::{Format, Streams};
+    use crate::server::log_line::Streams;
     use std::io::Write;
 
     fn plain() -> Options {
@@ -204,6 +240,26 @@ mod tests {
         assert_eq!(collect(reading(Some(2), None)).await, "two\nthree\n");
         assert_eq!(collect(reading(Some(0), None)).await, "");
         assert_eq!(collect(reading(Some(9), Some(5))).await, "one\nt");
+    }
+
+    #[tokio::test]
+    async fn rotated_files_are_part_of_the_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("0.log");
+        let lines = |range: std::ops::Range<u32>| range.map(|n| format!("2026-01-01T00:00:00Z stdout F {n}\n")).collect::<String>();
+        std::fs::write(dir.path().join("0.log.20260101-000000"), lines(0..2)).expect("written");
+        std::fs::write(dir.path().join("0.log.20260102-000000"), lines(2..4)).expect("written");
+        std::fs::write(&path, lines(4..6)).expect("written");
+        let read = async |tail_lines| {
+            let options = Options { format: Format::Cri, ..plain() };
+            collect(Reading { path: path.clone(), options, tail_lines, limit_bytes: None, writing: None }).await.replace('\n', "")
+        };
+        assert_eq!(read(None).await, "012345");
+        assert_eq!(read(Some(1)).await, "5");
+        assert_eq!(read(Some(3)).await, "345");
+        assert_eq!(read(Some(9)).await, "012345");
+        std::fs::write(&path, "").expect("written");
+        assert_eq!(read(Some(2)).await, "23");
     }
 
     #[tokio::test]
