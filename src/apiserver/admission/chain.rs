@@ -13,7 +13,7 @@ use super::plugin::{Plugin, World};
 use super::{Admission, Review};
 use super::{
     certificates, claim_resize, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger,
-    namespace_lifecycle, node_restriction, pod_topology_labels, priority, rbac_escalation, runtime_class,
+    namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, priority, rbac_escalation, runtime_class,
     service_account, storage_in_use, taint_nodes,
 };
 use crate::authz::{Authorizer, Authorizers};
@@ -34,6 +34,7 @@ impl Admissions {
             Box::new(service_account::ServiceAccount),
             Box::new(node_restriction::NodeRestriction),
             Box::new(taint_nodes::TaintNodesByCondition),
+            Box::new(pod_security::PodSecurity),
             Box::new(priority::Priority),
             Box::new(default_toleration_seconds::DefaultTolerationSeconds),
             Box::new(default_storage_class::DefaultStorageClass),

@@ -15,6 +15,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod plugin;
 mod pod_resources;
+mod pod_security;
 mod pod_topology_labels;
 mod priority;
 mod rbac_escalation;
