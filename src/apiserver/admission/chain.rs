@@ -4,7 +4,7 @@
 //! Called by: the pipeline through the `Admission` trait.
 //! Never: skips a plugin for a user, not even for the API server itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use minik_api::Status;
@@ -14,14 +14,17 @@ use super::{Admission, Review};
 use super::{
     certificates, claim_resize, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger,
     namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, priority, rbac_escalation, runtime_class,
-    service_account, storage_in_use, taint_nodes,
+    resource_quota, service_account, storage_in_use, taint_nodes,
 };
 use crate::authz::{Authorizer, Authorizers};
-use crate::objects::Objects;
+use crate::objects::{Loopback, Objects};
 
 pub struct Admissions {
     world: World,
     plugins: Vec<Box<dyn Plugin>>,
+    quota: resource_quota::ResourceQuota,
+    /// Known once the server stands; until then nothing is charged.
+    loopback: OnceLock<Arc<dyn Loopback>>,
 }
 
 impl Admissions {
@@ -48,7 +51,13 @@ impl Admissions {
             Box::new(pod_topology_labels::PodTopologyLabels),
             Box::new(escalation),
         ];
-        Self { world, plugins }
+        Self { world, plugins, quota: resource_quota::ResourceQuota::default(), loopback: OnceLock::new() }
+    }
+
+    /// Tells the plugins that write how to.
+    pub fn attach(&self, loopback: Arc<dyn Loopback>) {
+        // A second server cannot take over the first one's plugins.
+        let _ = self.loopback.set(loopback);
     }
 }
 
@@ -60,6 +69,7 @@ impl Admission for Admissions {
     }
 
     async fn validate(&self, review: &Review) -> Result<(), Status> {
-        self.plugins.iter().try_for_each(|plugin| plugin.validate(review, &self.world))
+        self.plugins.iter().try_for_each(|plugin| plugin.validate(review, &self.world))?;
+        self.quota.validate(review, &self.world, self.loopback.get()).await
     }
 }

@@ -4,12 +4,12 @@
 //! Called by: the admission chain for pods and claims.
 //! Never: counts what others use; that is ResourceQuota.
 
+use minik_api::pod_resources::{self, Amounts};
 use minik_api::quantity::Quantity;
 use minik_api::{Status, object, resources};
 use serde_json::{Map, Value, json};
 
 use super::plugin::{Plugin, World};
-use super::pod_resources::{self, Amounts};
 use super::{Operation, Review};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";

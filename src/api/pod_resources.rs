@@ -1,13 +1,14 @@
 //! What a whole pod asks for, from what its containers ask for.
 //!
 //! Owns: the sum over containers, the peak of init containers, sidecars, pod-level amounts and overhead.
-//! Called by: LimitRanger and ResourceQuota.
+//! Called by: LimitRanger, ResourceQuota, the quota controller.
 //! Never: knows what a node has.
 
 use std::collections::BTreeMap;
 
-use minik_api::quantity::Quantity;
 use serde_json::Value;
+
+use crate::quantity::Quantity;
 
 pub type Amounts = BTreeMap<String, Quantity>;
 
