@@ -1,4 +1,4 @@
-//! What a cluster is born with, besides its policy: namespaces, priority classes, the `kubernetes` Service.
+//! What a cluster is born with, besides its policy: namespaces and the `kubernetes` Service.
 //!
 //! Owns: those objects, created when they are missing, and where the `kubernetes` Service leads.
 //! Called by: `ApiServer::build`, before the first request.
@@ -10,6 +10,7 @@ use http::Method;
 use minik_api::Status;
 use serde_json::{Value, json};
 
+use crate::bootstrap;
 use crate::objects::Loopback;
 use crate::server::Core;
 use crate::services::Network;
@@ -18,16 +19,10 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const HTTPS_PORT: u16 = 443;
 
 pub async fn ensure(core: &Arc<Core>) -> Result<(), Status> {
-    for name in NAMESPACES {
-        create(core, "/api/v1/namespaces", json!({"metadata": {"name": name}})).await?;
-    }
-    for (name, value, description) in [
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
-    ] {
-        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
-        create(core, "/apis/scheduling.k8s.io/v1/priorityclasses", class).await?;
-    }
+    // All at once, so that they wait for one commit.
+    let namespaces = NAMESPACES.map(|name| create(core, "/api/v1/namespaces", json!({"metadata": {"name": name}})));
+    futures::future::try_join_all(namespaces).await?;
+    bootstrap::ensure(core.objects.as_ref(), core).await?;
     let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [core.config.service_cidr]}});
     create(core, "/apis/networking.k8s.io/v1/servicecidrs", cidr).await?;
     kubernetes_service(core).await

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use jiff::Timestamp;
 use minik_api::registry::GroupVersionKind;
 use minik_api::wire::time;
@@ -23,7 +23,6 @@ use crate::route::RequestInfo;
 
 pub struct Call {
     pub info: RequestInfo,
-    pub method: Method,
     pub query: Query,
     pub headers: HeaderMap,
     pub user: Arc<UserInfo>,

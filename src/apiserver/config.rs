@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use minik_store::Store;
 
+use crate::authn::UserInfo;
+
 /// A certificate chain and its key, in PEM.
 #[derive(Clone, Debug, Default)]
 pub struct KeyPair {
@@ -56,6 +58,8 @@ pub struct Config {
     pub service_account_issuer: String,
     /// EC P-256 key in PEM that signs service-account tokens; without one a new key is made, valid until restart.
     pub service_account_key: Option<String>,
+    /// Bearer tokens that name their user for good, as `--token-auth-file` has them.
+    pub static_tokens: Vec<(String, UserInfo)>,
     /// Shown in `/version`.
     pub git_version: String,
 }
@@ -74,6 +78,7 @@ impl Config {
             node_ports: (30000, 32767),
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
             service_account_key: None,
+            static_tokens: Vec::new(),
             git_version: "v1.37.2".into(),
         }
     }

@@ -6,7 +6,6 @@
 //! Never: decides what a cluster should do next; controllers and the scheduler are clients like any other.
 
 pub mod admission;
-mod anonymous;
 pub mod authn;
 pub mod authz;
 pub mod body;

@@ -10,10 +10,12 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use http::{Method, Request, header};
 use minik_api::{ResourceId, Status};
-use minik_store::{EventKind, Range};
+use minik_store::{EventKind, Range, Store};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::authn::{Peer, UserInfo};
+use crate::catalog::Catalog;
 use crate::objects::{Change, Follow, Loopback, Objects};
 use crate::server::Core;
 use crate::{body, pipeline, reply};
@@ -44,7 +46,14 @@ impl Loopback for Arc<Core> {
     }
 }
 
-impl Objects for Arc<Core> {
+/// What is stored, for those who must not hold the whole server.
+pub struct StoredObjects {
+    pub store: Store,
+    pub catalog: Arc<Catalog>,
+    pub stopping: CancellationToken,
+}
+
+impl Objects for StoredObjects {
     fn get(&self, resource: ResourceId, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let table = self.catalog.now();
         let served = table.by_id(resource)?;

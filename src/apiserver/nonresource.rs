@@ -37,6 +37,7 @@ pub async fn handle(
         ["api" | "apis", ..] => discovery::answer(core, &segments, &parts.headers, query),
         ["openapi", rest @ ..] => openapi::answer(core, rest, &parts.headers, query).await,
         [] => Ok(root(core)),
+        ["openid", ..] | [".well-known", ..] => Ok(published_keys(core, &info.path)),
         _ => Ok(reply::text(404, "404 page not found\n")),
     }
 }
@@ -50,6 +51,14 @@ fn version(git: &str) -> serde_json::Value {
         "minCompatibilityMinor": minor.parse::<u32>().map_or_else(|_| minor.to_string(), |m| (m - 1).to_string()),
         "buildDate": "", "goVersion": "", "compiler": "rustc", "platform": concat!("linux/", "amd64"),
     })
+}
+
+fn published_keys(core: &Core, path: &str) -> Response<Body> {
+    let server = format!("{}:{}", core.config.advertise_address, core.config.port);
+    match core.security.discovery(path, &server) {
+        Some((tree, media)) => reply::raw(200, media, tree.to_string()),
+        None => reply::text(404, "404 page not found\n"),
+    }
 }
 
 fn root(core: &Core) -> Response<Body> {

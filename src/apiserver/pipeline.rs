@@ -78,7 +78,6 @@ async fn answer(
     }
     let accept = accept?;
     let call = Call {
-        method: parts.method.clone(),
         headers: std::mem::take(&mut parts.headers),
         body: body::read(body).await?,
         warnings: Mutex::default(),

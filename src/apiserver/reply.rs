@@ -104,7 +104,11 @@ pub fn success(accept: &Accept, code: u16, details: Option<Value>) -> Response<B
 
 /// A stored object in the version of the request.
 pub fn served_tree(served: &Served, entry: &Entry) -> Value {
-    let tree = stored::decode(entry);
+    self::served(served, &entry.value)
+}
+
+pub fn served(served: &Served, value: &Bytes) -> Value {
+    let tree = stored::decode_bytes(value);
     if served.is_stored_as_served() { tree } else { convert::convert(tree, &served.row.api_version()) }
 }
 

@@ -12,15 +12,18 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{Admission, AlwaysAdmit};
+use crate::admission::Admission;
 use crate::authn::{Authenticator, Peer};
 use crate::authz::{AlwaysAllow, Authorizer};
 use crate::body::Body;
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::{AuthorizationMode, Config};
 use crate::listen::{self, ServeError};
+use crate::loopback::StoredObjects;
 use crate::metrics::Metrics;
-use crate::{anonymous, bootstrap_objects, pipeline};
+use crate::objects::Objects;
+use crate::security::{Security, SecurityError, Settings};
+use crate::{bootstrap_objects, pipeline};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -28,15 +31,17 @@ pub enum BuildError {
     Certificate(String),
     #[error("what a cluster is born with could not be written: {0}")]
     Bootstrap(String),
-    #[error("the service network {0:?} is no IPv4 network")]
-    ServiceCidr(String),
+    #[error(transparent)]
+    Security(#[from] SecurityError),
 }
 
 /// What every request needs.
 pub struct Core {
     pub config: Config,
     pub store: Store,
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
+    pub objects: Arc<dyn Objects>,
+    pub security: Security,
     pub authenticator: Arc<dyn Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     pub admission: Arc<dyn Admission>,
@@ -52,19 +57,40 @@ pub struct ApiServer {
     tls: Option<tokio_rustls::TlsAcceptor>,
 }
 
+fn settings(config: &Config) -> Settings<'_> {
+    Settings {
+        client_ca: config.tls.as_ref().and_then(|tls| tls.client_ca.as_deref()),
+        front_proxy_ca: None,
+        issuer: &config.service_account_issuer,
+        token_key: config.service_account_key.as_deref(),
+        static_tokens: config.static_tokens.clone(),
+    }
+}
+
 impl ApiServer {
     pub async fn build(config: Config) -> Result<Arc<ApiServer>, BuildError> {
         let tls = config.tls.as_ref().map(listen::acceptor).transpose()?;
+        let catalog = Arc::new(Catalog::built_in());
+        let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let objects: Arc<dyn Objects> =
+            Arc::new(StoredObjects { store: config.store.clone(), catalog: catalog.clone(), stopping: stopping.clone() });
+        let security = Security::start(objects.clone(), &settings(&config), &tasks, &stopping)?;
+        let authorizer: Arc<dyn Authorizer> = match config.authorization {
+            AuthorizationMode::NodeAndRbac => security.authorizers.clone(),
+            AuthorizationMode::AlwaysAllow => Arc::new(AlwaysAllow),
+        };
         let core = Arc::new(Core {
             store: config.store.clone(),
-            catalog: Catalog::built_in(),
-            authenticator: Arc::new(anonymous::EverybodyIsAdmin),
-            authorizer: Arc::new(AlwaysAllow),
-            admission: Arc::new(AlwaysAdmit),
+            catalog,
+            objects,
+            authenticator: security.authenticators.clone(),
+            authorizer,
+            admission: security.admissions.clone(),
+            security,
             metrics: Metrics::default(),
             started: Instant::now(),
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            stopping,
+            tasks,
             config,
         });
         bootstrap_objects::ensure(&core).await.map_err(|s| BuildError::Bootstrap(s.message))?;

@@ -133,7 +133,6 @@ async fn attempt(
     let kind = call.served.row.kind();
     born(&mut tree);
     strategy::prepare_create(&call.served.row, &mut tree);
-    special::before_create(call, &mut tree);
     if track == Track::Update {
         note(call, None, &mut tree, options, "");
     }

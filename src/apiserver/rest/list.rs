@@ -111,7 +111,7 @@ fn scan(
         if selector.is_everything() {
             entries = found.entries;
         } else {
-            entries.extend(found.entries.into_iter().filter(|e| selector.matches(&served.row, &e.value)));
+            entries.extend(found.entries.into_iter().filter(|e| selector.matches(served, &e.value)));
         }
         let full = page.limit > 0 && entries.len() >= page.limit;
         let cut = full && entries.len() > page.limit;

@@ -125,11 +125,14 @@ async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> R
     let kind = call.kind();
     let merged = |live: Option<&Value>| -> Result<Value, Status> {
         let (manager, sub) = (&options.field_manager, face.subresource());
-        let api_version = applied["apiVersion"].as_str().unwrap_or("").to_string();
-        let ignored = if sub.is_empty() { &["status"][..] } else { &[] };
-        let now = now();
-        let write = apply::Write { manager, api_version: &api_version, subresource: sub, now: &now, ignored };
-        let tree = apply::apply_to(live, &applied, options.force, structure(call), &write)?;
+        let tree = match call.served.custom().filter(|_| face != Face::Scale) {
+            None => apply::apply(live, &applied, manager, options.force, structure(call).type_name(), sub, &now())?,
+            Some(_) => {
+                let ignored: &[&str] = &[];
+                let write = apply::Write { manager, api_version: &call.served.row.api_version(), subresource: sub, now: &now(), ignored };
+                apply::apply_to(live, &applied, options.force, structure(call), &write)?
+            }
+        };
         let mut tree = reread(call, &kind, tree, FieldValidation::Ignore)?;
         default(&kind, &mut tree);
         Ok(tree)

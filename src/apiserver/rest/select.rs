@@ -8,13 +8,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use minik_api::Status;
 use minik_api::registry::Resource;
+use minik_api::{Status, selectable};
 use minik_api::selector::{FieldSelector, LabelSelector};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::call::Call;
+use crate::catalog::Served;
+use crate::reply;
 
 #[derive(Debug, Default)]
 pub struct Selector {
@@ -44,12 +46,21 @@ impl Selector {
         self.fields.exact("metadata.name")
     }
 
-    pub fn matches(&self, row: &Resource, value: &Bytes) -> bool {
+    /// Whether a stored object is meant.
+    pub fn matches(&self, served: &Served, value: &Bytes) -> bool {
         if self.is_everything() {
             return true;
         }
         let parts: Parts<'_> = serde_json::from_slice(value).unwrap_or_default();
-        self.labels_match(&parts) && self.fields.matches_with(|path| Some(Cow::Owned(field(row, &parts, path))))
+        if !self.labels_match(&parts) {
+            return false;
+        }
+        let row = &served.row;
+        if self.fields.requirements().iter().all(|r| is_plain(row, &r.path)) {
+            return self.fields.matches_with(|path| Some(Cow::Owned(field(&parts, path))));
+        }
+        let tree = reply::served(served, value);
+        self.fields.matches_with(|path| Some(selectable::value(row, &tree, path)))
     }
 
     fn labels_match(&self, parts: &Parts<'_>) -> bool {
@@ -63,59 +74,23 @@ impl Selector {
 }
 
 fn check_supported(row: &Resource, path: &str) -> Result<(), Status> {
-    if path == "metadata.name" || (path == "metadata.namespace" && row.is_namespaced()) {
-        return Ok(());
-    }
-    if row.selectable_fields.iter().any(|f| f == path) {
-        return Ok(());
-    }
-    if row.selectable_fields.is_empty() {
-        let message = format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"");
-        return Err(Status::bad_request(message));
-    }
-    Err(Status::bad_request(format!("field label not supported: {path}")))
+    selectable::check(row, path).map_err(Status::bad_request)
 }
 
-/// Where a selectable field stands in the stored object, when that is not where its name says.
-fn stored_path<'a>(row: &Resource, path: &'a str) -> &'a str {
-    match (row.kind.as_ref(), path) {
-        ("Pod", "spec.host") => "spec.nodeName",
-        ("Pod", "spec.hostNetwork") => "spec.hostNetwork",
-        ("Pod", "status.podIPs") => "status.podIP",
-        ("Job", "status.successful") => "status.succeeded",
-        ("Event", "source") => "source.component",
-        // Events of events.k8s.io are stored as core ones, under other names.
-        ("Event", "reportingController") => "reportingComponent",
-        ("Event", other) => other,
-        _ => path,
-    }
+/// Fields that every watch of a kubelet asks about stand where their names say, so the object need not be read whole.
+fn is_plain(row: &Resource, path: &str) -> bool {
+    matches!(path, "metadata.name" | "metadata.namespace")
+        || (row.group.is_empty() && row.kind == "Pod" && matches!(path, "spec.nodeName" | "status.phase"))
 }
 
-/// What an absent field reads as.
-fn absent(path: &str) -> &'static str {
-    match path {
-        "spec.unschedulable" | "spec.hostNetwork" => "false",
-        "status.replicas" | "status.successful" => "0",
-        _ => "",
-    }
-}
-
-fn field(row: &Resource, parts: &Parts<'_>, path: &str) -> String {
-    let mut stored = Cow::Borrowed(stored_path(row, path));
-    if row.kind == "Event" && stored.starts_with("regarding.") {
-        stored = Cow::Owned(stored.replacen("regarding.", "involvedObject.", 1));
-    }
-    let mut steps = stored.split('.');
+/// A plain field, found in the text.
+fn field(parts: &Parts<'_>, path: &str) -> String {
+    let mut steps = path.split('.');
     let mut at: Option<&RawValue> = steps.next().and_then(|s| parts.get(s).copied());
     for step in steps {
         at = at.and_then(|raw| child(raw, step));
     }
-    let value: Value = at.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
-    match value {
-        Value::String(text) => text,
-        Value::Null => absent(path).into(),
-        other => other.to_string(),
-    }
+    at.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
 }
 
 fn child<'a>(raw: &'a RawValue, step: &str) -> Option<&'a RawValue> {
@@ -126,18 +101,18 @@ fn child<'a>(raw: &'a RawValue, step: &str) -> Option<&'a RawValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use minik_api::registry;
     use serde_json::json;
 
     fn check(fields: &str, labels: &str, expected: bool) {
-        let row = registry::lookup("", "v1", "pods").expect("pods");
+        let catalog = crate::catalog::Catalog::built_in();
+        let served = catalog.lookup("", "v1", "pods").expect("pods");
         let pod = json!({"metadata": {"name": "a", "namespace": "d", "labels": {"app": "x"}},
             "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
         let selector = Selector {
             labels: LabelSelector::parse(labels).expect("labels"),
             fields: FieldSelector::parse(fields).expect("fields"),
         };
-        assert_eq!(selector.matches(row, &Bytes::from(pod.to_string())), expected, "{fields} {labels}");
+        assert_eq!(selector.matches(&served, &Bytes::from(pod.to_string())), expected, "{fields} {labels}");
     }
 
     #[test]
@@ -148,16 +123,5 @@ mod tests {
         check("spec.nodeName=", "", false);
         check("spec.hostNetwork=false", "", true);
         check("", "app!=x", false);
-    }
-
-    #[test]
-    fn a_field_that_cannot_be_selected_is_refused_in_upstreams_words() {
-        let message = |plural: &str, path: &str| {
-            let row = registry::lookup("", "v1", plural).expect("a row");
-            check_supported(row, path).map_or_else(|s| s.message, |()| "ok".into())
-        };
-        assert_eq!(message("pods", "spec.foo"), "field label not supported: spec.foo");
-        let known = "\"spec.foo\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"";
-        assert_eq!(message("configmaps", "spec.foo"), known);
     }
 }

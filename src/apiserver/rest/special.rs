@@ -9,31 +9,18 @@ use std::sync::Arc;
 use http::Response;
 use minik_api::Status;
 use minik_store::Write;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::admission::Operation;
 use crate::body::Body;
-use crate::call::Call;
+use crate::call::{Call, WriteOptions};
 use crate::catalog::Served;
-use crate::rest::face::Face;
+use crate::rest::admit::{self, Subject};
 use crate::server::Core;
-use crate::services;
+use crate::{decode, reply, services};
 
 fn is(served: &Served, group: &str, kind: &str) -> bool {
     served.row.group == group && served.row.kind == kind
-}
-
-/// After the strategy, before validation.
-pub fn before_create(call: &Call, tree: &mut Value) {
-    if is(&call.served, "", "Namespace") {
-        tree["spec"]["finalizers"] = json!(["kubernetes"]);
-        tree["status"] = json!({"phase": "Active"});
-    }
-}
-
-pub fn before_update(call: &Call, face: Face, new: &mut Value, old: &Value) {
-    if is(&call.served, "", "Namespace") && face == Face::Whole {
-        new["spec"] = old["spec"].clone();
-    }
 }
 
 /// Addresses and ports that the object needs: set in it, and the writes that claim them.
@@ -79,12 +66,35 @@ pub fn shows_what_it_deletes(served: &Served) -> bool {
 
 /// Kinds that are answered and not stored: reviews.
 pub async fn answer(core: &Arc<Core>, call: &Call, tree: Value) -> Result<Response<Body>, Status> {
-    let _ = (core, tree);
-    Err(Status::method_not_allowed(&call.served.row.qualified(), "create"))
+    let row = &call.served.row;
+    match core.security.review(&call.user, &row.group, &row.plural, &call.info.namespace, tree) {
+        Some(answer) => Ok(reply::object(call, 201, &call.served, &answer?)),
+        None => Err(Status::method_not_allowed(&row.qualified(), "create")),
+    }
 }
 
 /// Subresources that are no face of the object: tokens.
 pub async fn subresource(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
-    let _ = core;
-    Err(Status::method_not_allowed(&call.served.row.qualified(), &call.info.verb))
+    if !is(&call.served, "", "ServiceAccount") || call.info.subresource != "token" {
+        return Err(Status::method_not_allowed(&call.served.row.qualified(), &call.info.verb));
+    }
+    let options = WriteOptions::of(call, "CreateOptions")?;
+    let mut tree = decode::body(call, &call.kind(), options.validation)?;
+    crate::rest::create::default(&call.kind(), &mut tree);
+    let mut review = admit::review(
+        call,
+        Subject {
+            operation: Operation::Create,
+            kind: call.kind(),
+            name: call.info.name.clone(),
+            object: tree,
+            old: Arc::new(Value::Null),
+            options: options.to_json(),
+            dry_run: options.dry_run,
+        },
+    );
+    admit::mutate(core, call, &mut review).await?;
+    admit::validate(core, call, &review).await?;
+    let answer = core.security.token_request(&call.info.namespace, &call.info.name, review.object)?;
+    Ok(reply::object(call, 201, &call.served, &answer))
 }

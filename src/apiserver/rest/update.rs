@@ -108,7 +108,6 @@ impl Change<'_> {
         admit::mutate(core, call, &mut review).await?;
         let mut new = self.face.merge(&call.served, &old, std::mem::take(&mut review.object))?;
         keep_identity(&mut new, &old);
-        special::before_update(call, self.face, &mut new, &old);
         if self.track == Track::Update {
             note(call, Some(&old), &mut new, self.options, self.face.subresource());
         }
@@ -225,5 +224,5 @@ fn keep_identity(new: &mut Value, old: &Value) {
 fn completes_deletion(new: &Value, old: &Value) -> bool {
     object::is_deleting(old)
         && object::finalizers(new).next().is_none()
-        && old["metadata"]["deletionGracePeriodSeconds"].as_i64() == Some(0)
+        && old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
 }

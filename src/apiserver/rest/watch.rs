@@ -190,7 +190,7 @@ impl Watching {
 
     fn more_of_the_start(&mut self, out: &mut BytesMut) {
         for entry in self.initial.by_ref().take(INITIAL_CHUNK) {
-            if self.selector.matches(&self.served.row, &entry.value) {
+            if self.selector.matches(&self.served, &entry.value) {
                 self.frames.object(out, &self.served, "ADDED", &entry.value);
             }
         }
@@ -222,8 +222,7 @@ impl Watching {
 
     /// A change seen through the selector: what comes into view was added, what leaves it was deleted.
     fn event(&mut self, out: &mut BytesMut, event: &Event) {
-        let row = &self.served.row;
-        let seen = |entry: &Entry| self.selector.matches(row, &entry.value);
+        let seen = |entry: &Entry| self.selector.matches(&self.served, &entry.value);
         let before = event.previous.as_ref().is_some_and(seen);
         let after = event.kind != EventKind::Delete && seen(&event.entry);
         let (kind, value) = match (before, after) {

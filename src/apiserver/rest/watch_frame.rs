@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use minik_api::wire::protobuf;
-use minik_api::{Status, convert};
+use minik_api::Status;
 use serde_json::{Value, json};
 
 use crate::catalog::Served;
@@ -41,9 +41,7 @@ impl Frames {
         if plain && served.is_stored_as_served() {
             return json_frame(out, kind, value);
         }
-        let tree = stored::decode_bytes(value);
-        let tree = if served.is_stored_as_served() { tree } else { convert::convert(tree, &served.row.api_version()) };
-        self.tree(out, served, kind, &tree);
+        self.tree(out, served, kind, &reply::served(served, value));
     }
 
     fn tree(&mut self, out: &mut BytesMut, served: &Served, kind: &'static str, tree: &Value) {
