@@ -37,6 +37,6 @@ mod stored;
 
 pub use authn::UserInfo;
 pub use body::Body;
-pub use config::Config;
+pub use config::{AuthorizationMode, Config, KeyPair, KubeletClient, Tls};
 pub use listen::ServeError;
 pub use server::{ApiServer, BuildError};
