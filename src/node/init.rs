@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cgroup;
@@ -127,7 +127,8 @@ fn start(name: &'static str, backoff: Duration, running: &mut HashMap<i32, Compo
 /// Takes the status of every dead child: components, and orphans that were re-parented to PID 1.
 fn reap(running: &mut HashMap<i32, Component>) -> Vec<Component> {
     let mut dead = Vec::new();
-    while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+    // `wait`, because `waitpid` without a number means this process group only, and orphans have their own.
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if let Some(component) = running.remove(&pid.as_raw_nonzero().get()) {
             let status = std::process::ExitStatus::from_raw(status.as_raw());
             let _ = writeln!(std::io::stderr(), "minik: {} ended: {status}", component.name);

@@ -7,7 +7,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use rustix::process::{WaitOptions, waitpid};
+use rustix::process::{WaitOptions, wait};
 use rustix::thread::UnshareFlags;
 
 use crate::protocol::Ready;
@@ -44,7 +44,7 @@ pub(crate) fn init() -> i32 {
     let _ = rustix::thread::set_name(c"pause");
     let Ok(signals) = crate::kernel::child_signals() else { return 1 };
     loop {
-        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
         let mut fds = [rustix::event::PollFd::new(&signals, rustix::event::PollFlags::IN)];
         let _ = rustix::event::poll(&mut fds, None);
         let mut info = [0_u8; 128];

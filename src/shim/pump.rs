@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::cgroup;
@@ -234,7 +234,8 @@ impl Pump {
     }
 
     fn reap(&mut self) {
-        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+        // `wait`, because `waitpid` without a number means this process group, and a container has a session of its own.
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid.as_raw_nonzero().get() == self.pid {
                 let signalled = status.terminating_signal().map(|signal| 128 + signal);
                 self.status = Some(status.exit_status().or(signalled).unwrap_or(255));
