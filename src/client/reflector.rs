@@ -34,6 +34,7 @@ const BATCH_EVENTS_MAX: usize = 500;
 pub(crate) async fn run(client: Client, cache: Cache, resource: ResourceId, selection: Selection) {
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_CAP);
     let mut version: Option<String> = None;
+    let mut failing = false;
     loop {
         let began = Instant::now();
         let result = match &version {
@@ -56,10 +57,17 @@ pub(crate) async fn run(client: Client, cache: Cache, resource: ResourceId, sele
             }
             Err(e) => {
                 let wait = backoff.next_random();
-                warn!(resource = %resource.qualified(), error = %e.chain(), retry_in = ?wait, "list or watch failed");
-                tokio::time::sleep(wait).await;
+                // Once an outage: the tries after the first say nothing new.
+                if std::mem::replace(&mut failing, true) {
+                    debug!(resource = %resource.qualified(), error = %e.chain(), "list or watch failed again");
+                } else {
+                    warn!(resource = %resource.qualified(), error = %e.chain(), "list or watch failed; will retry");
+                }
+                client.back_off(wait).await;
+                continue;
             }
         }
+        failing = false;
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use minik_api::{ResourceId, Status};
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use crate::error::{ConfigError, DecodeError, Error, TransportError};
 use crate::kubeconfig::Kubeconfig;
@@ -36,11 +38,47 @@ const USER_AGENT: &str = concat!("minik/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<dyn Transport>,
+    outage: Arc<Outage>,
+}
+
+/// Whether the API server was last found reachable, shared by all clones of a client: the first request that gets
+/// through after an outage wakes everybody who backs off because of it.
+#[derive(Default)]
+struct Outage {
+    down: AtomicBool,
+    over: Notify,
 }
 
 impl Client {
     pub fn new(transport: Arc<dyn Transport>) -> Client {
-        Client { transport }
+        Client { transport, outage: Arc::default() }
+    }
+
+    /// Waits for so long after a failure, but no longer than until the API server is reached again.
+    pub async fn back_off(&self, wait: Duration) {
+        let over = self.outage.over.notified();
+        if self.outage.down.load(Ordering::Acquire) {
+            tokio::select! {
+                () = over => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        } else {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn transmit(&self, request: Request<Bytes>) -> Result<Response<Body>, TransportError> {
+        let limit = Duration::from_secs(ANSWER_SECONDS_MAX);
+        let result = match tokio::time::timeout(limit, self.transport.send(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(TransportError::Timeout { seconds: ANSWER_SECONDS_MAX }),
+        };
+        if result.is_err() {
+            self.outage.down.store(true, Ordering::Release);
+        } else if self.outage.down.swap(false, Ordering::AcqRel) {
+            self.outage.over.notify_waiters();
+        }
+        result
     }
 
     /// Reads the current context of a kubeconfig: TLS with a client certificate or a token.
@@ -203,10 +241,7 @@ impl Client {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Error> {
         let mut tries = 0;
         loop {
-            let limit = Duration::from_secs(ANSWER_SECONDS_MAX);
-            let response = tokio::time::timeout(limit, self.transport.send(request.clone()))
-                .await
-                .map_err(|_| TransportError::Timeout { seconds: ANSWER_SECONDS_MAX })??;
+            let response = self.transmit(request.clone()).await?;
             let Some(seconds) = retry_after(&response).filter(|_| tries < RETRIES_MAX) else {
                 return Ok(response);
             };
@@ -336,5 +371,32 @@ mod tests {
         assert_eq!(list.continue_token, "x");
         assert_eq!(list.items[0]["kind"], "Pod");
         assert_eq!(list.items[0]["apiVersion"], "v1");
+    }
+
+    struct Switch(std::sync::Mutex<bool>);
+    impl Transport for Switch {
+        fn send(&self, _: Request<Bytes>) -> futures::future::BoxFuture<'_, Result<Response<Body>, TransportError>> {
+            let on = *self.0.lock().unwrap();
+            Box::pin(async move {
+                if on {
+                    Ok(Response::new(crate::transport::body_from_bytes("{}")))
+                } else {
+                    Err(TransportError::Timeout { seconds: 1 })
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_outage_ends_everybodys_waiting() {
+        let switch = Arc::new(Switch(std::sync::Mutex::new(false)));
+        let client = Client::new(switch.clone());
+        assert!(client.get_path("/readyz").await.is_err());
+        let waiting = client.clone();
+        let waiting = tokio::spawn(async move { waiting.back_off(Duration::from_secs(3600)).await });
+        tokio::task::yield_now().await;
+        *switch.0.lock().unwrap() = true;
+        client.get_path("/readyz").await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it was woken").unwrap();
     }
 }

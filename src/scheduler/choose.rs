@@ -197,6 +197,10 @@ impl Misfit {
         let mut filters: Vec<Filter> = self.rejections.iter().map(|(_, r)| r.filter).collect();
         filters.sort();
         filters.dedup();
+        if filters.is_empty() {
+            // There is no Node at all: the first one wakes it.
+            filters.push(Filter::NodeName);
+        }
         filters
     }
 }

@@ -4,7 +4,7 @@
 //! Called by: the loop.
 //! Never: reads the clock or looks at a Node.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ enum Place {
     Backoff {
         until: Instant,
     },
-    /// `woken_by`: the filters that said no; empty means anything wakes it.
+    /// `woken_by`: the filters that said no.
     Unschedulable {
         woken_by: Vec<Filter>,
         backoff_until: Instant,
@@ -71,6 +71,8 @@ pub(crate) struct Queue {
     pods: HashMap<String, Waiting>,
     active: BTreeMap<Rank, String>,
     timers: BTreeSet<(Instant, String)>,
+    /// Unschedulable Pods by the filters that said no, so that an event looks only at those it may help.
+    rejected: HashMap<Filter, HashSet<String>>,
     arrivals: u64,
 }
 
@@ -116,6 +118,9 @@ impl Queue {
     pub(crate) fn unschedulable(&mut self, uid: &str, woken_by: Vec<Filter>, now: Instant) {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         let until = now + UNSCHEDULABLE_MAX;
+        for filter in &woken_by {
+            self.rejected.entry(*filter).or_default().insert(uid.into());
+        }
         waiting.place = Place::Unschedulable { woken_by, backoff_until: now + backoff(waiting.attempts), until };
         self.timers.insert((until, uid.into()));
     }
@@ -130,10 +135,9 @@ impl Queue {
 
     pub(crate) fn happened(&mut self, what: Happened, now: Instant) {
         let mut wake = Vec::new();
-        for (uid, waiting) in &self.pods {
-            if let Place::Unschedulable { woken_by, backoff_until, .. } = &waiting.place
-                && (woken_by.is_empty() || woken_by.iter().any(|f| what.may_help(*f)))
-            {
+        let helped = self.rejected.iter().filter(|(filter, _)| what.may_help(**filter));
+        for uid in helped.flat_map(|(_, uids)| uids) {
+            if let Some(Waiting { place: Place::Unschedulable { backoff_until, .. }, .. }) = self.pods.get(uid) {
                 wake.push((uid.clone(), *backoff_until));
             }
         }
@@ -174,8 +178,16 @@ impl Queue {
             Place::Active => {
                 self.active.remove(&waiting.rank);
             }
-            Place::Backoff { until } | Place::Unschedulable { until, .. } => {
+            Place::Backoff { until } => {
                 self.timers.remove(&(*until, uid.to_string()));
+            }
+            Place::Unschedulable { woken_by, until, .. } => {
+                self.timers.remove(&(*until, uid.to_string()));
+                for filter in woken_by {
+                    if let Some(uids) = self.rejected.get_mut(filter) {
+                        uids.remove(uid);
+                    }
+                }
             }
             Place::Out => {}
         }

@@ -185,6 +185,7 @@ impl Scheduler {
                 debug!(pod = %pod.key, node, "chosen");
                 self.cluster.denominate(uid);
                 self.cluster.assume(pod.clone(), &node);
+                self.queue.happened(Happened::PodPlaced, Instant::now());
                 self.binding += 1;
                 tokio::spawn(bind(self.config.client.clone(), pod, node, self.recorder.clone(), self.bound.clone()));
             }
