@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::Method;
-use minik_api::Status;
+use minik_api::{Status, resources};
 use serde_json::{Value, json};
 
 use crate::bootstrap;
@@ -22,7 +22,9 @@ pub async fn ensure(core: &Arc<Core>) -> Result<(), Status> {
     // All at once, so that they wait for one commit.
     let namespaces = NAMESPACES.map(|name| create(core, "/api/v1/namespaces", json!({"metadata": {"name": name}})));
     futures::future::try_join_all(namespaces).await?;
-    bootstrap::ensure(core.objects.as_ref(), core).await?;
+    let client_ca = core.config.tls.as_ref().and_then(|tls| tls.client_ca.as_deref());
+    let authentication = bootstrap::authentication_settings(client_ca, core.config.front_proxy_ca.as_deref());
+    bootstrap::ensure(core.objects.as_ref(), core, authentication).await?;
     let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [core.config.service_cidr]}});
     create(core, "/apis/networking.k8s.io/v1/servicecidrs", cidr).await?;
     kubernetes_service(core).await
@@ -50,7 +52,10 @@ async fn kubernetes_service(core: &Arc<Core>) -> Result<(), Status> {
             "ports": [{"name": "https", "protocol": "TCP", "port": HTTPS_PORT, "targetPort": port}],
         },
     });
-    create(core, "/api/v1/namespaces/default/services", service).await?;
+    // Creating it again would fail for its address, which it holds itself.
+    if core.objects.get(resources::SERVICES, "default", "kubernetes").is_none() {
+        create(core, "/api/v1/namespaces/default/services", service).await?;
+    }
     // A loopback address cannot be an endpoint; a server that nobody reaches from outside has none.
     if core.config.advertise_address.is_loopback() {
         return Ok(());

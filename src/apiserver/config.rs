@@ -60,6 +60,8 @@ pub struct Config {
     pub service_account_key: Option<String>,
     /// Bearer tokens that name their user for good, as `--token-auth-file` has them.
     pub static_tokens: Vec<(String, UserInfo)>,
+    /// Certificates of front proxies, which may speak for others in headers (PEM).
+    pub front_proxy_ca: Option<String>,
     /// Shown in `/version`.
     pub git_version: String,
 }
@@ -79,6 +81,7 @@ impl Config {
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
             service_account_key: None,
             static_tokens: Vec::new(),
+            front_proxy_ca: None,
             git_version: "v1.37.2".into(),
         }
     }

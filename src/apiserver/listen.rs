@@ -14,14 +14,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::authn::Peer;
+use crate::authn::x509::AskForCertificate;
+use crate::authn::{Authenticators, Peer};
 use crate::config::Tls;
 use crate::pipeline;
 use crate::server::{BuildError, Core};
@@ -54,29 +54,15 @@ pub fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, BuildError> {
         .ok_or_else(|| BuildError::Certificate("there is no private key".into()))
 }
 
-pub fn roots(pem: &str) -> Result<rustls::RootCertStore, BuildError> {
-    let mut store = rustls::RootCertStore::empty();
-    for certificate in certificates(pem)? {
-        store.add(certificate).map_err(|e| BuildError::Certificate(e.to_string()))?;
-    }
-    Ok(store)
-}
-
-pub fn acceptor(tls: &Tls) -> Result<TlsAcceptor, BuildError> {
+pub fn acceptor(tls: &Tls, authenticators: &Authenticators) -> Result<TlsAcceptor, BuildError> {
     let wrong = |e: rustls::Error| BuildError::Certificate(e.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
-        rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(wrong)?;
-    let builder = match &tls.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(pem) => {
-            // Optional: who comes without a certificate may have a token.
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem)?), provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(|e| BuildError::Certificate(e.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(wrong)?;
+    let builder = match authenticators.authorities().as_slice() {
+        [] => builder.with_no_client_auth(),
+        // Optional: who comes without a certificate may have a token.
+        authorities => builder.with_client_cert_verifier(AskForCertificate::new(authorities)),
     };
     let chain = certificates(&tls.serving.certificate)?;
     let mut config = builder.with_single_cert(chain, private_key(&tls.serving.key)?).map_err(wrong)?;

@@ -4,7 +4,7 @@
 //! Called by: authentication, authorization, admission, bootstrap.
 //! Never: goes through a socket.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -19,6 +19,17 @@ use crate::catalog::Catalog;
 use crate::objects::{Change, Follow, Loopback, Objects};
 use crate::server::Core;
 use crate::{body, pipeline, reply};
+
+/// The server as a client of itself, for parts that the server owns and that must not keep it alive.
+pub struct SelfCall(pub Weak<Core>);
+
+#[async_trait]
+impl Loopback for SelfCall {
+    async fn call(&self, method: Method, path: &str, content: Option<&Value>) -> Result<Value, Status> {
+        let core = self.0.upgrade().ok_or_else(|| Status::internal("the server has stopped"))?;
+        core.call(method, path, content).await
+    }
+}
 
 #[async_trait]
 impl Loopback for Arc<Core> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Response};
+use http::{HeaderValue, Method, Response, header};
 use minik_api::Status;
 use serde_json::json;
 
@@ -56,7 +56,11 @@ fn version(git: &str) -> serde_json::Value {
 fn published_keys(core: &Core, path: &str) -> Response<Body> {
     let server = format!("{}:{}", core.config.advertise_address, core.config.port);
     match core.security.discovery(path, &server) {
-        Some((tree, media)) => reply::raw(200, media, tree.to_string()),
+        Some((tree, media)) => {
+            let mut response = reply::raw(200, media, tree.to_string());
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+            response
+        }
         None => reply::text(404, "404 page not found\n"),
     }
 }

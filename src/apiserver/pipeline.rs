@@ -14,7 +14,7 @@ use minik_api::Status;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::authn::{Peer, UserInfo};
+use crate::authn::{Peer, UserInfo, impersonation};
 use crate::authz::{self, Attributes, ResourceTarget, Target};
 use crate::body::{self, Body};
 use crate::call::Call;
@@ -65,7 +65,11 @@ async fn answer(
     accept: Result<Accept, Status>,
     peer: &Peer,
 ) -> Result<Response<Body>, Status> {
-    let user = user_of(core, parts, peer).await?;
+    let mut user = user_of(core, parts, peer).await?;
+    let asked = attributes(&user, &info);
+    if let Some(other) = impersonation::impersonate(&mut parts.headers, &asked, core.authorizer.as_ref())? {
+        user = Arc::new(other);
+    }
     authorize(core, &user, &info)?;
     if !info.is_resource {
         return nonresource::handle(core, parts, body, &info, &query, &user).await;
@@ -107,7 +111,7 @@ async fn user_of(core: &Core, parts: &mut http::request::Parts, peer: &Peer) -> 
     core.authenticator.authenticate(parts, peer).await
 }
 
-fn authorize(core: &Core, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
+fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'a> {
     let target = if info.is_resource {
         Target::Resource(ResourceTarget {
             group: &info.group,
@@ -122,7 +126,11 @@ fn authorize(core: &Core, user: &UserInfo, info: &RequestInfo) -> Result<(), Sta
     } else {
         Target::Path(&info.path)
     };
-    let attributes = Attributes { user, verb: &info.verb, target };
+    Attributes { user, verb: &info.verb, target }
+}
+
+fn authorize(core: &Core, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
+    let attributes = attributes(user, info);
     let decision = core.authorizer.authorize(&attributes);
     if decision.is_allowed() { Ok(()) } else { Err(authz::forbidden(&attributes, decision.reason())) }
 }

@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::catalog::Catalog;
 use crate::config::{AuthorizationMode, Config};
 use crate::listen::{self, ServeError};
-use crate::loopback::StoredObjects;
+use crate::loopback::{SelfCall, StoredObjects};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::security::{Security, SecurityError, Settings};
@@ -60,7 +60,7 @@ pub struct ApiServer {
 fn settings(config: &Config) -> Settings<'_> {
     Settings {
         client_ca: config.tls.as_ref().and_then(|tls| tls.client_ca.as_deref()),
-        front_proxy_ca: None,
+        front_proxy_ca: config.front_proxy_ca.as_deref(),
         issuer: &config.service_account_issuer,
         token_key: config.service_account_key.as_deref(),
         static_tokens: config.static_tokens.clone(),
@@ -69,12 +69,12 @@ fn settings(config: &Config) -> Settings<'_> {
 
 impl ApiServer {
     pub async fn build(config: Config) -> Result<Arc<ApiServer>, BuildError> {
-        let tls = config.tls.as_ref().map(listen::acceptor).transpose()?;
         let catalog = Arc::new(Catalog::built_in());
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         let objects: Arc<dyn Objects> =
             Arc::new(StoredObjects { store: config.store.clone(), catalog: catalog.clone(), stopping: stopping.clone() });
         let security = Security::start(objects.clone(), &settings(&config), &tasks, &stopping)?;
+        let tls = config.tls.as_ref().map(|tls| listen::acceptor(tls, &security.authenticators)).transpose()?;
         let authorizer: Arc<dyn Authorizer> = match config.authorization {
             AuthorizationMode::NodeAndRbac => security.authorizers.clone(),
             AuthorizationMode::AlwaysAllow => Arc::new(AlwaysAllow),
@@ -93,7 +93,9 @@ impl ApiServer {
             tasks,
             config,
         });
+        core.security.admissions.attach(Arc::new(SelfCall(Arc::downgrade(&core))));
         bootstrap_objects::ensure(&core).await.map_err(|s| BuildError::Bootstrap(s.message))?;
+        core.security.authorizers.catch_up(core.objects.as_ref());
         Ok(Arc::new(ApiServer { core, tls }))
     }
 

@@ -1,4 +1,5 @@
 //! The API server in process: requests in, answers out, no socket and no cluster.
 
+mod access;
 mod basics;
 mod server;

@@ -46,6 +46,11 @@ pub struct FrontProxy {
 pub type TokenResult = Result<(UserInfo, Vec<String>), Vec<String>>;
 
 impl Authenticators {
+    /// Whose certificates are worth asking for.
+    pub fn authorities(&self) -> Vec<&Authority> {
+        self.clients.iter().chain(self.front_proxy.as_ref().map(|proxy| &proxy.authority)).collect()
+    }
+
     /// The errors of all ways that recognised the token, the first being what TokenReview always says.
     pub fn token(&self, token: &str, audiences: &[String], now: Timestamp) -> TokenResult {
         let own = self.service_accounts.audiences();

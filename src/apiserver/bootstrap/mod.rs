@@ -11,13 +11,35 @@ pub use policy::{node_rules, priority_classes, rbac};
 
 use http::Method;
 use minik_api::{ObjectKey, ResourceId, Status, object, resources};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use self::reconcile::Step;
 use crate::objects::{Loopback, Objects};
 
-/// Creates and mends all default roles, bindings and priority classes.
-pub async fn ensure(objects: &dyn Objects, loopback: &dyn Loopback) -> Result<(), Status> {
+/// `extension-apiserver-authentication` in kube-system: by it extension servers know whom to believe.
+pub fn authentication_settings(client_ca: Option<&str>, front_proxy_ca: Option<&str>) -> Value {
+    let mut data = Map::new();
+    if let Some(ca) = client_ca {
+        data.insert("client-ca-file".into(), ca.into());
+    }
+    if let Some(ca) = front_proxy_ca {
+        data.insert("requestheader-client-ca-file".into(), ca.into());
+        for (key, list) in [
+            ("allowed-names", r#"["front-proxy-client"]"#),
+            ("extra-headers-prefix", r#"["X-Remote-Extra-"]"#),
+            ("group-headers", r#"["X-Remote-Group"]"#),
+            ("uid-headers", r#"["X-Remote-Uid"]"#),
+            ("username-headers", r#"["X-Remote-User"]"#),
+        ] {
+            data.insert(format!("requestheader-{key}"), list.into());
+        }
+    }
+    let metadata = json!({"name": "extension-apiserver-authentication", "namespace": "kube-system"});
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+}
+
+/// Creates and mends all default roles, bindings and priority classes, and the settings of authentication.
+pub async fn ensure(objects: &dyn Objects, loopback: &dyn Loopback, authentication: Value) -> Result<(), Status> {
     // All at once: they wait for one commit together, and no object needs another.
     let roles = rbac().into_iter().map(|wanted| async move {
         let resource = rbac_resource(&wanted);
@@ -31,12 +53,21 @@ pub async fn ensure(objects: &dyn Objects, loopback: &dyn Loopback) -> Result<()
         let step = if existing.is_some() { Step::Keep } else { Step::Create(wanted) };
         apply(loopback, resources::PRIORITYCLASSES, &key, step).await
     });
-    futures::future::try_join(
-        futures::future::try_join_all(roles),
-        futures::future::try_join_all(classes),
-    )
-    .await?;
-    Ok(())
+    let settings = async {
+        let key = ObjectKey::of(&authentication);
+        let step = match objects.get(resources::CONFIGMAPS, &key.namespace, &key.name) {
+            None => Step::Create(authentication),
+            Some(existing) if existing["data"] == authentication["data"] => Step::Keep,
+            Some(existing) => {
+                let mut changed = existing.as_ref().clone();
+                changed["data"] = authentication["data"].clone();
+                Step::Update(changed)
+            }
+        };
+        apply(loopback, resources::CONFIGMAPS, &key, step).await
+    };
+    let (roles, classes) = (futures::future::try_join_all(roles), futures::future::try_join_all(classes));
+    futures::future::try_join3(roles, classes, settings).await.map(|_| ())
 }
 
 fn rbac_resource(object: &Value) -> ResourceId {

@@ -67,6 +67,7 @@ pub fn shows_what_it_deletes(served: &Served) -> bool {
 /// Kinds that are answered and not stored: reviews.
 pub async fn answer(core: &Arc<Core>, call: &Call, tree: Value) -> Result<Response<Body>, Status> {
     let row = &call.served.row;
+    let tree = admitted(core, call, tree).await?;
     match core.security.review(&call.user, &row.group, &row.plural, &call.info.namespace, tree) {
         Some(answer) => Ok(reply::object(call, 201, &call.served, &answer?)),
         None => Err(Status::method_not_allowed(&row.qualified(), "create")),
@@ -81,20 +82,25 @@ pub async fn subresource(core: &Arc<Core>, call: &Call) -> Result<Response<Body>
     let options = WriteOptions::of(call, "CreateOptions")?;
     let mut tree = decode::body(call, &call.kind(), options.validation)?;
     crate::rest::create::default(&call.kind(), &mut tree);
-    let mut review = admit::review(
-        call,
-        Subject {
-            operation: Operation::Create,
-            kind: call.kind(),
-            name: call.info.name.clone(),
-            object: tree,
-            old: Arc::new(Value::Null),
-            options: options.to_json(),
-            dry_run: options.dry_run,
-        },
-    );
+    let tree = admitted(core, call, tree).await?;
+    let answer = core.security.token_request(&call.info.namespace, &call.info.name, tree)?;
+    Ok(reply::object(call, 201, &call.served, &answer))
+}
+
+/// What is not stored passes admission all the same.
+async fn admitted(core: &Arc<Core>, call: &Call, tree: Value) -> Result<Value, Status> {
+    let options = WriteOptions::of(call, "CreateOptions")?;
+    let subject = Subject {
+        operation: Operation::Create,
+        kind: call.kind(),
+        name: call.info.name.clone(),
+        object: tree,
+        old: Arc::new(Value::Null),
+        options: options.to_json(),
+        dry_run: options.dry_run,
+    };
+    let mut review = admit::review(call, subject);
     admit::mutate(core, call, &mut review).await?;
     admit::validate(core, call, &review).await?;
-    let answer = core.security.token_request(&call.info.namespace, &call.info.name, review.object)?;
-    Ok(reply::object(call, 201, &call.served, &answer))
+    Ok(review.object)
 }
