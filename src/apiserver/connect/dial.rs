@@ -1,0 +1,171 @@
+//! Connections to kubelets, Pods and endpoints of Services.
+//!
+//! Owns: TLS towards them, time limits, and failures in the words clients know.
+//! Called by: the relays.
+//! Never: sends a request.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::KubeletClient;
+use crate::listen;
+use crate::server::BuildError;
+
+/// Upstream's limit on reaching a node or a Pod.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+pub type Connection = Box<dyn Duplex>;
+
+/// Reads as Go's dialer would say it; kubectl shows it to the user.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("dial tcp {address}: {why}")]
+    Tcp { address: String, why: String },
+    #[error("tls: {0}")]
+    Tls(String),
+    #[error("this API server has no identity that kubelets accept")]
+    NoIdentity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    Plain,
+    /// A kubelet proves who it is and learns who calls.
+    Kubelet,
+    /// Encrypted only: whoever is behind an address of a Pod has no certificate for it.
+    Unverified,
+}
+
+pub struct Dialer {
+    kubelet: Option<TlsConnector>,
+    unverified: TlsConnector,
+}
+
+impl Dialer {
+    pub fn new(kubelet: Option<&KubeletClient>) -> Result<Self, BuildError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let unverified = builder(&provider)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider.clone())))
+            .with_no_client_auth();
+        let kubelet = kubelet.filter(|k| !k.ca.is_empty()).map(|k| kubelet_config(&provider, k)).transpose()?;
+        Ok(Self { kubelet: kubelet.map(connector), unverified: connector(unverified) })
+    }
+
+    /// `host` without brackets.
+    pub async fn open(&self, security: Security, host: &str, port: u16) -> Result<Connection, DialError> {
+        let stream = tcp(host, port).await?;
+        let connector = match security {
+            Security::Plain => return Ok(Box::new(stream)),
+            Security::Unverified => &self.unverified,
+            Security::Kubelet => self.kubelet.as_ref().ok_or(DialError::NoIdentity)?,
+        };
+        let name = ServerName::try_from(host.to_string()).map_err(|e| DialError::Tls(e.to_string()))?;
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream)).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => Err(DialError::Tls(error.to_string())),
+            Err(_) => Err(DialError::Tls("handshake timeout".into())),
+        }
+    }
+}
+
+fn builder(provider: &Arc<CryptoProvider>) -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+    ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("ring has ciphers for the default protocol versions")
+}
+
+fn connector(mut config: ClientConfig) -> TlsConnector {
+    // Upgrades to SPDY and WebSocket are HTTP/1.1.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    TlsConnector::from(Arc::new(config))
+}
+
+fn kubelet_config(provider: &Arc<CryptoProvider>, kubelet: &KubeletClient) -> Result<ClientConfig, BuildError> {
+    let builder = builder(provider).with_root_certificates(listen::roots(&kubelet.ca)?);
+    if kubelet.identity.certificate.is_empty() {
+        return Ok(builder.with_no_client_auth());
+    }
+    let chain = listen::certificates(&kubelet.identity.certificate)?;
+    let key = listen::private_key(&kubelet.identity.key)?;
+    builder.with_client_auth_cert(chain, key).map_err(|e| BuildError::Certificate(e.to_string()))
+}
+
+pub fn join(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let failed = |why: String| DialError::Tcp { address: join(host, port), why };
+    match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((host, port))).await {
+        Ok(Ok(stream)) => {
+            // Keystrokes must not wait for more of them.
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
+        }
+        Ok(Err(error)) => Err(failed(words(&error))),
+        Err(_) => Err(failed("i/o timeout".into())),
+    }
+}
+
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
+        io::ErrorKind::HostUnreachable => "connect: no route to host".into(),
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
+        io::ErrorKind::TimedOut => "connect: connection timed out".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Takes every certificate; signatures are checked, so that the encryption itself is sound.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
