@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use minik_api::resources::{APISERVICES, CUSTOMRESOURCEDEFINITIONS};
+use minik_api::resources::{APISERVICES, CUSTOMRESOURCEDEFINITIONS, RESOURCEQUOTAS};
 use minik_client::{Cache, Client, DriverConfig, EventRecorder, Executor, Reconciler, Selection, Tasks, drive};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::daemonset::DaemonSet;
 use crate::deployment::Deployment;
 use crate::discovery::{self, Discovered, Watched};
 use crate::disruption::Disruption;
+use crate::endpoint_slice_mirroring::EndpointSliceMirroring;
 use crate::endpoint_slices::EndpointSlices;
 use crate::endpoints::Endpoints;
 use crate::garbage_collector::GarbageCollector;
@@ -30,6 +31,7 @@ use crate::node_ipam::{Cidr, NodeIpam};
 use crate::node_lifecycle::NodeLifecycle;
 use crate::pod_gc::PodGc;
 use crate::replicaset::ReplicaSet;
+use crate::resource_quota::{Over, ResourceQuota};
 use crate::statefulset::StatefulSet;
 use crate::taint_eviction::TaintEviction;
 
@@ -62,7 +64,7 @@ pub async fn run(config: Config, cancel: CancellationToken) {
     let client = config.client.clone();
     let reconcilers = reconcilers(&config);
     let needed = reconcilers.iter().flat_map(|r| r.watches().iter().copied());
-    let resources = needed.chain([CUSTOMRESOURCEDEFINITIONS, APISERVICES]);
+    let resources = needed.chain([CUSTOMRESOURCEDEFINITIONS, APISERVICES, RESOURCEQUOTAS]);
     let cache = resources.fold(Cache::builder(client.clone()), |builder, r| builder.watch(r)).start(&tasks);
     tasks.spawn(over_all_resources(client.clone(), cache.clone(), tasks.clone()));
     for reconciler in reconcilers {
@@ -75,7 +77,7 @@ pub async fn run(config: Config, cancel: CancellationToken) {
     tasks.drained(Duration::from_secs(DRAIN_SECONDS_MAX)).await;
 }
 
-/// The garbage collector and the end of Namespaces, on a cache of the metadata of all resources there are.
+/// Garbage collection, the end of Namespaces and quotas: on a cache of the metadata of all resources there are.
 async fn over_all_resources(client: Client, cache: Cache, tasks: Tasks) {
     let (found, discovered) = watch::channel(Arc::new(Discovered::default()));
     tasks.spawn(discovery::follow(client.clone(), cache.clone(), found));
@@ -86,13 +88,16 @@ async fn over_all_resources(client: Client, cache: Cache, tasks: Tasks) {
     }
     adjust(&metadata, &discovered);
     let config = DriverConfig { workers: 32, sync_wait_max: Some(SYNC_WAIT_MAX), ..DriverConfig::default() };
-    let both: [Arc<dyn Reconciler>; 2] = [
-        Arc::new(GarbageCollector { discovered: discovered.clone() }),
-        Arc::new(NamespaceEnd { discovered: discovered.clone(), namespaces: cache }),
+    let quota = |over| ResourceQuota { main: cache.clone(), metadata: metadata.clone(), over };
+    let all: [(Arc<dyn Reconciler>, &Cache); 4] = [
+        (Arc::new(GarbageCollector { discovered: discovered.clone() }), &metadata),
+        (Arc::new(NamespaceEnd { discovered: discovered.clone(), namespaces: cache.clone() }), &metadata),
+        (Arc::new(quota(Over::Content)), &cache),
+        (Arc::new(quota(Over::Numbers)), &metadata),
     ];
-    for reconciler in both {
+    for (reconciler, over) in all {
         let recorder = EventRecorder::new(client.clone(), component(reconciler.name()), "", &tasks);
-        let executor = Executor { client: client.clone(), cache: metadata.clone(), recorder };
+        let executor = Executor { client: client.clone(), cache: over.clone(), recorder };
         tasks.spawn(drive(executor, reconciler, config.clone()));
     }
     while changed.changed().await.is_ok() {
@@ -134,6 +139,7 @@ fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(ClusterRoleAggregation),
         Arc::new(Endpoints),
         Arc::new(EndpointSlices),
+        Arc::new(EndpointSliceMirroring),
         Arc::new(NodeLifecycle { started: Timestamp::now(), grace: config.node_grace }),
         Arc::new(TaintEviction::default()),
     ]

@@ -1,0 +1,130 @@
+//! ResourceQuota: what a namespace uses now.
+//!
+//! Owns: counting anew, which gives back what was deleted or has ended.
+//! Called by: the driver, twice: for changes of objects whose content counts, and for changes of anything that is
+//! counted by number.
+//! Never: refuses anything; that is admission, which charges in between.
+
+use jiff::Timestamp;
+use minik_api::pod_resources::{Amounts, add, amounts};
+use minik_api::quantity::Quantity;
+use minik_api::quota::{in_scope, names_of, usage};
+use minik_api::resources::{PERSISTENTVOLUMECLAIMS, PODS, RESOURCEQUOTAS, SERVICES};
+use minik_api::{ObjectKey, ResourceId, object};
+use minik_client::{Action, Cache, Change, Object, Plan, Reconciler, View};
+use serde_json::{Map, Value, json};
+
+use crate::pods::is_terminal;
+
+/// Counted by what they say; everything else by how many there are.
+const BY_CONTENT: [ResourceId; 3] = [PODS, SERVICES, PERSISTENTVOLUMECLAIMS];
+
+pub(crate) struct ResourceQuota {
+    /// Whole objects.
+    pub main: Cache,
+    /// The metadata of all resources.
+    pub metadata: Cache,
+    pub over: Over,
+}
+
+/// Whose changes this one follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    Content,
+    Numbers,
+}
+
+impl Reconciler for ResourceQuota {
+    fn name(&self) -> &'static str {
+        "resourcequota"
+    }
+    fn watches(&self) -> &'static [ResourceId] {
+        match self.over {
+            Over::Content => &[RESOURCEQUOTAS, PODS, SERVICES, PERSISTENTVOLUMECLAIMS],
+            Over::Numbers => &[],
+        }
+    }
+
+    fn keys(&self, view: &View, change: &Change) -> Vec<ObjectKey> {
+        if change.resource == RESOURCEQUOTAS {
+            return if self.over == Over::Content { vec![change.key.clone()] } else { Vec::new() };
+        }
+        if self.over == Over::Numbers && BY_CONTENT.contains(&change.resource) {
+            return Vec::new();
+        }
+        let appeared_or_went = change.old.is_none() || change.new.is_none();
+        let ended = change.sides().map(|o| is_terminal(o)).collect::<Vec<_>>() == [false, true];
+        let content = change.resource != PODS && self.over == Over::Content;
+        // What admission charged for a new object is right; what it cannot see is an object going or ending.
+        if !(appeared_or_went || ended || content) {
+            return Vec::new();
+        }
+        view.list(RESOURCEQUOTAS, &change.key.namespace).map(|q| q.key()).collect()
+    }
+
+    fn plan(&self, _: &View, key: &ObjectKey, now: Timestamp) -> Plan {
+        let main = self.main.view();
+        let Some(quota) = main.get_key(RESOURCEQUOTAS, key) else { return Plan::nothing() };
+        if object::is_deleting(quota) {
+            return Plan::nothing();
+        }
+        let status = status(&main, &self.metadata.view(), quota, now);
+        Plan::of(Action::set_status(RESOURCEQUOTAS, quota, &status).into_iter().collect())
+    }
+}
+
+fn status(main: &View, metadata: &View, quota: &Object, now: Timestamp) -> Value {
+    let hard = &quota["spec"]["hard"];
+    let wanted: Vec<&str> = hard.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let namespace = object::namespace(quota);
+    let mut used: Amounts = Amounts::new();
+    let others = metadata.resources().filter(|r| !BY_CONTENT.contains(r)).map(|r| (r, metadata));
+    for (resource, view) in BY_CONTENT.into_iter().map(|r| (r, main)).chain(others) {
+        let names = names_of(resource.group, resource.plural, wanted.iter().copied());
+        for name in &names {
+            used.entry((*name).to_string()).or_insert(Quantity::ZERO);
+        }
+        if names.is_empty() {
+            continue;
+        }
+        for object in view.list(resource, namespace) {
+            if in_scope(resource.group, resource.plural, quota, object) {
+                let mut amounts = usage(resource.group, resource.plural, object, now);
+                amounts.retain(|name, _| names.contains(&name.as_str()));
+                add(&mut used, &amounts);
+            }
+        }
+    }
+    // What no resource answers for is used by nobody.
+    for name in amounts(hard).keys() {
+        used.entry(name.clone()).or_insert(Quantity::ZERO);
+    }
+    let used: Map<String, Value> = used.into_iter().map(|(name, amount)| (name, amount.to_string().into())).collect();
+    json!({"hard": hard, "used": used})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minik_api::resources::CONFIGMAPS;
+
+    #[test]
+    fn what_is_there_is_counted_and_what_has_ended_is_not() {
+        let pod = |name: &str, phase: &str| {
+            (
+                PODS,
+                json!({"metadata": {"namespace": "d", "name": name}, "status": {"phase": phase},
+                "spec": {"containers": [{"resources": {"requests": {"cpu": "250m"}}}]}}),
+            )
+        };
+        let map = (CONFIGMAPS, json!({"metadata": {"namespace": "d", "name": "m"}}));
+        let quota = Object::new(json!({"metadata": {"namespace": "d", "name": "q"},
+            "spec": {"hard": {"pods": "5", "requests.cpu": "1", "count/configmaps": "3", "services": "1"}}}));
+        let main = View::of([pod("a", "Running"), pod("b", "Running"), pod("c", "Succeeded")]);
+        let status = status(&main, &View::of([map]), &quota, Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            status["used"],
+            json!({"pods": "2", "requests.cpu": "500m", "count/configmaps": "1", "services": "0"})
+        );
+    }
+}
