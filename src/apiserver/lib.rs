@@ -14,6 +14,7 @@ mod bootstrap_objects;
 mod call;
 mod catalog;
 pub mod config;
+mod connect;
 mod custom;
 mod decode;
 mod discovery;

@@ -22,7 +22,7 @@ use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::route::RequestInfo;
 use crate::server::Core;
-use crate::{nonresource, reply, rest};
+use crate::{connect, nonresource, reply, rest};
 
 const AUDIT_ID: &str = "audit-id";
 
@@ -77,8 +77,8 @@ async fn answer(
     let Some(served) = core.catalog.lookup(&info.group, &info.version, &info.resource) else {
         return Ok(reply::text(404, "404 page not found\n"));
     };
-    if rest::connect::is_connect(&info) {
-        return rest::connect::handle(core, parts, body, &info, &query, &user, served).await;
+    if connect::is_connect(&info) {
+        return connect::handle(core, parts, body, &info, &query, &user).await;
     }
     let accept = accept?;
     let call = Call {

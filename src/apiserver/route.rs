@@ -77,7 +77,7 @@ impl RequestInfo {
         let text = |at: usize| parts.get(at).map(|s| percent_decode(s).into_owned()).unwrap_or_default();
         (self.resource, self.name, self.subresource) = (text(0), text(1), text(2));
         if parts.len() > 3 || (parts.len() == 3 && path.ends_with('/')) {
-            self.rest = tail(path, &parts[..3]);
+            self.rest = tail(path, parts[2]).into();
         }
     }
 
@@ -105,17 +105,11 @@ impl RequestInfo {
     }
 }
 
-/// The path after the last of `parts`, with its leading slash.
-fn tail(path: &str, parts: &[&str]) -> String {
-    let mut rest = path;
-    for part in parts {
-        let marker = format!("/{part}");
-        match rest.find(&marker) {
-            Some(at) => rest = &rest[at + marker.len()..],
-            None => return String::new(),
-        }
-    }
-    rest.into()
+/// The path after `segment`, which is a piece of it, with its leading slash. By place and not by text: a namespace may
+/// be called like a resource.
+fn tail<'a>(path: &'a str, segment: &str) -> &'a str {
+    let begin = (segment.as_ptr() as usize).saturating_sub(path.as_ptr() as usize);
+    path.get(begin + segment.len()..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -155,6 +149,11 @@ mod tests {
             "GET",
             "/api/v1/namespaces/a/services/web:80/proxy/x%20y/z/",
             "get /v1 services ns=a name=web:80 sub=proxy rest=/x%20y/z/",
+        );
+        check(
+            "GET",
+            "/api/v1/namespaces/pods/pods/pods/proxy/proxy",
+            "get /v1 pods ns=pods name=pods sub=proxy rest=/proxy",
         );
         check("GET", "/api/v1/namespaces/a/pods/p/proxy/", "get /v1 pods ns=a name=p sub=proxy rest=/");
     }

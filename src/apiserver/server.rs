@@ -18,6 +18,7 @@ use crate::authz::{AlwaysAllow, Authorizer};
 use crate::body::Body;
 use crate::catalog::Catalog;
 use crate::config::{AuthorizationMode, Config};
+use crate::connect::Dialer;
 use crate::listen::{self, ServeError};
 use crate::loopback::{SelfCall, StoredObjects};
 use crate::metrics::Metrics;
@@ -45,6 +46,8 @@ pub struct Core {
     pub authenticator: Arc<dyn Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     pub admission: Arc<dyn Admission>,
+    /// The way to kubelets, Pods and endpoints.
+    pub dialer: Dialer,
     pub metrics: Metrics,
     pub started: Instant,
     /// Ends watches and other long requests when the server stops.
@@ -87,6 +90,7 @@ impl ApiServer {
             authorizer,
             admission: security.admissions.clone(),
             security,
+            dialer: Dialer::new(config.kubelet.as_ref())?,
             metrics: Metrics::default(),
             started: Instant::now(),
             stopping,

@@ -95,13 +95,21 @@ fn connector(mut config: ClientConfig) -> TlsConnector {
 }
 
 fn kubelet_config(provider: &Arc<CryptoProvider>, kubelet: &KubeletClient) -> Result<ClientConfig, BuildError> {
-    let builder = builder(provider).with_root_certificates(listen::roots(&kubelet.ca)?);
+    let builder = builder(provider).with_root_certificates(roots(&kubelet.ca)?);
     if kubelet.identity.certificate.is_empty() {
         return Ok(builder.with_no_client_auth());
     }
     let chain = listen::certificates(&kubelet.identity.certificate)?;
     let key = listen::private_key(&kubelet.identity.key)?;
     builder.with_client_auth_cert(chain, key).map_err(|e| BuildError::Certificate(e.to_string()))
+}
+
+fn roots(pem: &str) -> Result<rustls::RootCertStore, BuildError> {
+    let mut store = rustls::RootCertStore::empty();
+    for certificate in listen::certificates(pem)? {
+        store.add(certificate).map_err(|e| BuildError::Certificate(e.to_string()))?;
+    }
+    Ok(store)
 }
 
 pub fn join(host: &str, port: u16) -> String {

@@ -83,7 +83,8 @@ pub fn of(objects: &dyn Objects, resource: &str, namespace: &str, id: &str) -> R
         "pods" => {
             let named = parse("pod", id)?;
             let pod = objects.get(resources::PODS, namespace, named.name);
-            pod_location(&pod.ok_or_else(|| Status::not_found("pods", named.name))?, &named)
+            let pod = pod.ok_or_else(|| Status::not_found("pods", named.name))?;
+            pod_location(&pod, &named)
         }
         "services" => service(objects, namespace, id),
         _ => node(objects, id),

@@ -7,7 +7,7 @@
 use minik_api::{FieldError, Status, object};
 use serde_json::Value;
 
-use crate::query::{Query, percent_encode};
+use crate::query::Query;
 
 /// All containers in the order of upstream's walk over them.
 fn containers(pod: &Value) -> impl Iterator<Item = &str> {
@@ -42,6 +42,18 @@ pub fn host(pod: &Value) -> Result<&str, Status> {
 
 pub fn assigned(pod: &Value) -> Option<&str> {
     pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty())
+}
+
+/// So that a value may stand in a query.
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte as char),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
 }
 
 fn joined(pairs: &[(&str, String)]) -> String {

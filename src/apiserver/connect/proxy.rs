@@ -19,7 +19,7 @@ const FORWARDED_URI: &str = "x-forwarded-uri";
 
 pub async fn handle(core: &Arc<Core>, mut arrived: Arrived<'_>) -> Result<Response<Body>, Status> {
     let info = arrived.info;
-    let location = location::of(&core.objects(), &info.resource, &info.namespace, &info.name)?;
+    let location = location::of(core.objects.as_ref(), &info.resource, &info.namespace, &info.name)?;
     let client = arrived.upgrade.take().filter(|_| headers::is_upgrade(&arrived.headers));
     let reading = matches!(arrived.method, Method::GET | Method::HEAD);
     if info.rest.is_empty() && client.is_none() && reading {

@@ -15,7 +15,6 @@ use super::kubelet::{self, Kubelet};
 use super::{Arrived, headers, pod, refusal, relay};
 use crate::authz::{self, Attributes, ResourceTarget, Target};
 use crate::body::{self, Body};
-use crate::objects::Objects;
 use crate::reply;
 use crate::server::Core;
 
@@ -24,7 +23,7 @@ const ERROR_BYTES_MAX: usize = 50_000;
 
 fn find(core: &Core, arrived: &Arrived<'_>) -> Result<Arc<Value>, Status> {
     let (namespace, name) = (arrived.info.namespace.as_str(), arrived.info.name.as_str());
-    core.objects().get(resources::PODS, namespace, name).ok_or_else(|| Status::not_found("pods", name))
+    core.objects.get(resources::PODS, namespace, name).ok_or_else(|| Status::not_found("pods", name))
 }
 
 /// A failure that has no reason of Kubernetes' own.
@@ -48,7 +47,7 @@ pub async fn log(core: &Arc<Core>, arrived: Arrived<'_>) -> Result<Response<Body
         // Nothing can have been written yet, which is no error.
         return Ok(reply::raw(StatusCode::NO_CONTENT.as_u16(), "text/plain", ""));
     };
-    let place = kubelet::of_node(&core.objects(), node)?;
+    let place = kubelet::of_node(core.objects.as_ref(), node)?;
     let path = path("containerLogs", &pod, &container, &query);
     let security = match arrived.query.flag("insecureSkipTLSVerifyBackend") {
         true => Security::Unverified,
@@ -145,7 +144,7 @@ fn target(core: &Core, arrived: &Arrived<'_>, found: &Value) -> Result<(String, 
             (subresource, container, pod::stream_query(arrived.query))
         }
     };
-    let place = kubelet::of_node(&core.objects(), pod::host(found)?)?;
+    let place = kubelet::of_node(core.objects.as_ref(), pod::host(found)?)?;
     Ok((path(first, found, &container, &query), place))
 }
 

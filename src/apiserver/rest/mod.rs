@@ -6,7 +6,6 @@
 
 pub mod admit;
 pub mod bind;
-pub mod connect;
 pub mod create;
 pub mod delete;
 pub mod delete_collection;
