@@ -172,9 +172,8 @@ pub fn in_scope(group: &str, resource: &str, quota: &Value, object: &Value) -> b
     let plain = quota["spec"]["scopes"].as_array().into_iter().flatten();
     let plain = plain.filter_map(Value::as_str).map(|scope| (scope, "Exists", &Value::Null));
     let selectors = quota["spec"]["scopeSelector"]["matchExpressions"].as_array().into_iter().flatten();
-    let selectors = selectors.map(|s| {
-        (s["scopeName"].as_str().unwrap_or(""), s["operator"].as_str().unwrap_or("Exists"), &s["values"])
-    });
+    let selectors = selectors
+        .map(|s| (s["scopeName"].as_str().unwrap_or(""), s["operator"].as_str().unwrap_or("Exists"), &s["values"]));
     plain.chain(selectors).all(|(scope, operator, values)| match (group, resource) {
         ("", "pods") => pod_in_scope(scope, operator, values, object),
         ("", "persistentvolumeclaims") => claim_in_scope(scope, operator, values, object),
@@ -231,17 +230,18 @@ fn is_best_effort(pod: &Value) -> bool {
             ["cpu", "memory"].iter().any(|name| amounts.get(*name).is_some_and(|a| a.signum() > 0))
         })
     };
-    let containers = ["containers", "initContainers"]
-        .iter()
-        .flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten());
+    let containers =
+        ["containers", "initContainers"].iter().flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten());
     !claims(&pod["spec"]["resources"]) && !containers.into_iter().any(|c| claims(&c["resources"]))
 }
 
 fn crosses_namespaces(pod: &Value) -> bool {
     let affinity = &pod["spec"]["affinity"];
     ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
-        let required = affinity[*kind]["requiredDuringSchedulingIgnoredDuringExecution"].as_array().into_iter().flatten();
-        let preferred = affinity[*kind]["preferredDuringSchedulingIgnoredDuringExecution"].as_array().into_iter().flatten();
+        let required =
+            affinity[*kind]["requiredDuringSchedulingIgnoredDuringExecution"].as_array().into_iter().flatten();
+        let preferred =
+            affinity[*kind]["preferredDuringSchedulingIgnoredDuringExecution"].as_array().into_iter().flatten();
         required.chain(preferred.map(|p| &p["podAffinityTerm"])).any(|term| {
             term["namespaces"].as_array().is_some_and(|n| !n.is_empty()) || term["namespaceSelector"].is_object()
         })
@@ -251,9 +251,9 @@ fn crosses_namespaces(pod: &Value) -> bool {
 /// What a pod must name, because a quota counts it: `must specify requests.cpu for: a,b`.
 pub fn missing_requests(names: &[&str], pod: &Value) -> Option<String> {
     const REQUIRED: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
-    let of_pod = ["requests", "limits"].iter().any(|field| {
-        pod["spec"]["resources"][*field].as_object().is_some_and(|amounts| !amounts.is_empty())
-    });
+    let of_pod = ["requests", "limits"]
+        .iter()
+        .any(|field| pod["spec"]["resources"][*field].as_object().is_some_and(|amounts| !amounts.is_empty()));
     if of_pod {
         return None;
     }
@@ -341,7 +341,8 @@ mod tests {
 
     #[test]
     fn what_is_counted_must_be_named() {
-        let pod = json!({"spec": {"containers": [{"name": "b"}, {"name": "a", "resources": {"requests": {"cpu": "1"}}}]}});
+        let pod =
+            json!({"spec": {"containers": [{"name": "b"}, {"name": "a", "resources": {"requests": {"cpu": "1"}}}]}});
         assert_eq!(
             missing_requests(&["requests.cpu", "limits.memory", "pods"], &pod).as_deref(),
             Some("must specify limits.memory for: a,b; requests.cpu for: b")

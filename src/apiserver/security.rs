@@ -93,7 +93,9 @@ impl Security {
             ("authentication.k8s.io", "selfsubjectreviews") => Ok(authn::review::self_subject_review(tree, user, now)),
             (
                 "authorization.k8s.io",
-                "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews"
+                "subjectaccessreviews"
+                | "localsubjectaccessreviews"
+                | "selfsubjectaccessreviews"
                 | "selfsubjectrulesreviews",
             ) => authz::review::create(self.authorizers.as_ref(), user, resource, namespace, tree),
             _ => return None,

@@ -104,14 +104,17 @@ async fn reviews_answer_as_the_server_decides() {
             server.post(path, &body).await.ok()["status"].clone()
         }
     };
-    let kubelet = |sub: &str| json!({"user": "kube-apiserver-kubelet-client",
-        "resourceAttributes": {"verb": "get", "resource": "nodes", "subresource": sub, "name": "n"}});
+    let kubelet = |sub: &str| {
+        json!({"user": "kube-apiserver-kubelet-client",
+        "resourceAttributes": {"verb": "get", "resource": "nodes", "subresource": sub, "name": "n"}})
+    };
     for sub in ["proxy", "log", "metrics", "stats"] {
         assert_eq!(review(kubelet(sub)).await["allowed"], true, "{sub}");
     }
     assert_eq!(
         review(json!({"user": "system:node:n1", "groups": ["system:nodes"],
-            "resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": "default", "name": "s"}})).await,
+            "resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": "default", "name": "s"}}))
+        .await,
         json!({"allowed": false, "reason": "node: no relationship found between node 'n1' and this object"})
     );
     let own = "/apis/authentication.k8s.io/v1/selfsubjectreviews";

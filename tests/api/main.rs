@@ -3,3 +3,4 @@
 mod access;
 mod basics;
 mod server;
+mod webhooks;

@@ -120,7 +120,9 @@ mod tests {
             let request = base64::engine::general_purpose::STANDARD.encode(pem);
             let object = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "x"},
                 "spec": {"signerName": "kubernetes.io/kube-apiserver-client", "request": request}});
-            CertificateSubjectRestriction.validate(&review(Operation::Create, object), &world(vec![])).map_err(|s| s.message)
+            CertificateSubjectRestriction
+                .validate(&review(Operation::Create, object), &world(vec![]))
+                .map_err(|s| s.message)
         };
         assert_eq!(check("devs"), Ok(()));
         assert_eq!(

@@ -13,8 +13,8 @@ use super::plugin::{Plugin, World};
 use super::{Admission, Review};
 use super::{
     certificates, claim_resize, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger,
-    namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, priority, rbac_escalation, runtime_class,
-    resource_quota, service_account, storage_in_use, taint_nodes,
+    namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, priority, rbac_escalation,
+    resource_quota, runtime_class, service_account, storage_in_use, taint_nodes, webhook,
 };
 use crate::authz::{Authorizer, Authorizers};
 use crate::objects::{Loopback, Objects};
@@ -65,11 +65,19 @@ impl Admissions {
 impl Admission for Admissions {
     async fn mutate(&self, review: &mut Review) -> Result<(), Status> {
         service_account::wait_for_default(review, &self.world).await;
-        self.plugins.iter().try_for_each(|plugin| plugin.mutate(review, &self.world))
+        let mut rounds = webhook::Rounds::default();
+        self.plugins.iter().try_for_each(|plugin| plugin.mutate(review, &self.world))?;
+        // What a webhook changed, plugins and earlier webhooks may want to complete once more.
+        if webhook::mutate(review, &self.world, &mut rounds).await? {
+            self.plugins.iter().try_for_each(|plugin| plugin.mutate(review, &self.world))?;
+            webhook::mutate(review, &self.world, &mut rounds).await?;
+        }
+        Ok(())
     }
 
     async fn validate(&self, review: &Review) -> Result<(), Status> {
         self.plugins.iter().try_for_each(|plugin| plugin.validate(review, &self.world))?;
+        webhook::validate(review, &self.world).await?;
         self.quota.validate(review, &self.world, self.loopback.get()).await
     }
 }

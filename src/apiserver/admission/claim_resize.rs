@@ -28,7 +28,8 @@ impl Plugin for PersistentVolumeClaimResize {
             return Err(review.forbid("Only bound persistent volume claims can be expanded"));
         }
         let (new, old) = (class(&review.object), class(&review.old));
-        let found = (!new.is_empty() && new == old).then(|| world.objects.get(resources::STORAGECLASSES, "", new)).flatten();
+        let found =
+            (!new.is_empty() && new == old).then(|| world.objects.get(resources::STORAGECLASSES, "", new)).flatten();
         if found.is_some_and(|class| class["allowVolumeExpansion"] == true) {
             return Ok(());
         }

@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn both_tolerations_are_added_unless_they_are_there() {
-        let (not_ready, unreachable) = ("node.kubernetes.io/not-ready".to_string(), "node.kubernetes.io/unreachable".to_string());
+        let (not_ready, unreachable) =
+            ("node.kubernetes.io/not-ready".to_string(), "node.kubernetes.io/unreachable".to_string());
         assert_eq!(keys(Value::Null), [(not_ready.clone(), json!(300)), (unreachable.clone(), json!(300))]);
         let own = json!([{"key": unreachable, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]);
         assert_eq!(keys(own), [(unreachable, json!(5)), (not_ready, json!(300))]);

@@ -157,7 +157,11 @@ fn check(kind: &str, limit: &Value, requests: &Amounts, bounds: &Amounts, faults
 
 /// Compared in thousandths where they fit.
 fn comparable(a: &Quantity, b: &Quantity) -> (i64, i64) {
-    if a.value() <= MILLI_MAX && b.value() <= MILLI_MAX { (a.milli_value(), b.milli_value()) } else { (a.value(), b.value()) }
+    if a.value() <= MILLI_MAX && b.value() <= MILLI_MAX {
+        (a.milli_value(), b.milli_value())
+    } else {
+        (a.value(), b.value())
+    }
 }
 
 fn more(a: &Quantity, b: &Quantity) -> bool {
@@ -205,7 +209,8 @@ mod tests {
     use super::*;
 
     fn check(limit: Value, resources: Value) -> Result<Value, String> {
-        let range = json!({"kind": "LimitRange", "metadata": {"name": "l", "namespace": "a"}, "spec": {"limits": [limit]}});
+        let range =
+            json!({"kind": "LimitRange", "metadata": {"name": "l", "namespace": "a"}, "spec": {"limits": [limit]}});
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "a"},
             "spec": {"containers": [{"name": "c", "resources": resources}]}});
         let (mut review, world) = (review(Operation::Create, pod), world(vec![range]));
@@ -216,7 +221,8 @@ mod tests {
 
     #[test]
     fn defaults_are_filled_in_and_said() {
-        let limit = json!({"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "100m"}});
+        let limit =
+            json!({"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "100m"}});
         let pod = check(limit, json!({"limits": {"memory": "2Gi"}})).expect("admitted");
         assert_eq!(
             pod["spec"]["containers"][0]["resources"],

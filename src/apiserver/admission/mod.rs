@@ -10,6 +10,7 @@ mod claim_resize;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
+mod expression;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -19,10 +20,12 @@ mod pod_topology_labels;
 mod priority;
 mod rbac_escalation;
 mod resource_quota;
+mod rules;
 mod runtime_class;
 mod service_account;
 mod storage_in_use;
 mod taint_nodes;
+mod webhook;
 
 pub use chain::Admissions;
 

@@ -68,7 +68,8 @@ mod tests {
         assert_eq!(check(Operation::Create, "Pod", "c", "p"), Err(r#"namespaces "c" not found"#.into()));
         assert_eq!(
             check(Operation::Create, "Pod", "b", "p"),
-            Err(r#"pods "p" is forbidden: unable to create new content in namespace b because it is being terminated"#.into())
+            Err(r#"pods "p" is forbidden: unable to create new content in namespace b because it is being terminated"#
+                .into())
         );
         assert_eq!(check(Operation::Update, "Pod", "b", "p"), Ok(()));
     }

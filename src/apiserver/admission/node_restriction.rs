@@ -28,7 +28,8 @@ impl Plugin for NodeRestriction {
             ("", "pods", "status") => pod_status(review, node),
             ("", "pods", "eviction") => own_pod(review, world, node, &review.name, "node", "evict"),
             ("", "pods", sub) => {
-                Err(review.forbid(&format!("unexpected pod subresource {sub:?}, only 'status' and 'eviction' are allowed")))
+                Err(review
+                    .forbid(&format!("unexpected pod subresource {sub:?}, only 'status' and 'eviction' are allowed")))
             }
             ("", "nodes", _) => own_node(review, node),
             ("", "persistentvolumeclaims", "status") => claim_status(review, node),
@@ -254,8 +255,7 @@ fn is_forbidden(key: &str) -> bool {
     if within("node-restriction.kubernetes.io") {
         return true;
     }
-    let of_kubelet =
-        KUBELET_LABELS.contains(&key) || within("kubelet.kubernetes.io") || within("node.kubernetes.io");
+    let of_kubelet = KUBELET_LABELS.contains(&key) || within("kubelet.kubernetes.io") || within("node.kubernetes.io");
     (within("kubernetes.io") || within("k8s.io")) && !of_kubelet
 }
 
@@ -394,8 +394,8 @@ fn signing_request(review: &Review, node: &str) -> Result<(), Status> {
     if review.operation != Operation::Create || !ours {
         return Ok(());
     }
-    let subject = certificates::subject(&spec["request"])
-        .map_err(|why| review.forbid(&format!("unable to parse csr: {why}")))?;
+    let subject =
+        certificates::subject(&spec["request"]).map_err(|why| review.forbid(&format!("unable to parse csr: {why}")))?;
     if subject.common_name == format!("system:node:{node}") {
         return Ok(());
     }

@@ -18,8 +18,8 @@ impl Plugin for PodTopologyLabels {
         if review.operation != Operation::Create {
             return Ok(());
         }
-        let binding = review.kind.kind == "Binding"
-            && (review.is("", "pods", "binding") || review.is("", "bindings", ""));
+        let binding =
+            review.kind.kind == "Binding" && (review.is("", "pods", "binding") || review.is("", "bindings", ""));
         let node = if binding {
             (review.object["target"]["kind"] == "Node").then_some(&review.object["target"]["name"])
         } else {

@@ -29,7 +29,12 @@ pub struct ResourceQuota {
 }
 
 impl ResourceQuota {
-    pub async fn validate(&self, review: &Review, world: &World, loopback: Option<&Arc<dyn Loopback>>) -> Result<(), Status> {
+    pub async fn validate(
+        &self,
+        review: &Review,
+        world: &World,
+        loopback: Option<&Arc<dyn Loopback>>,
+    ) -> Result<(), Status> {
         if review.namespace.is_empty() || !applies(review) {
             return Ok(());
         }

@@ -94,7 +94,9 @@ impl Plugin for ServiceAccount {
         }
         let account = account_of(review, world)?;
         const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
-        if object::annotation(&account, ENFORCE).is_some_and(|v| matches!(v, "1" | "t" | "T" | "true" | "TRUE" | "True")) {
+        if object::annotation(&account, ENFORCE)
+            .is_some_and(|v| matches!(v, "1" | "t" | "T" | "true" | "TRUE" | "True"))
+        {
             check_secrets(review, &account, debugged)?;
         }
         Ok(())
@@ -249,7 +251,8 @@ mod tests {
     #[test]
     fn a_pod_gets_the_default_account_its_token_and_its_pull_secrets() {
         let account = json!({"metadata": {"name": "default"}, "imagePullSecrets": [{"name": "registry"}]});
-        let spec = check(account, json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]})).expect("admitted");
+        let spec = check(account, json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]}))
+            .expect("admitted");
         assert_eq!(spec["serviceAccountName"], "default");
         assert_eq!(spec["imagePullSecrets"], json!([{"name": "registry"}]));
         let volume = spec["volumes"][0]["name"].as_str().expect("a volume");

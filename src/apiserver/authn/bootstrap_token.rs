@@ -50,9 +50,8 @@ pub fn user(token: &str, objects: &dyn Objects, now: Timestamp) -> Option<UserIn
 
 fn parse(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.split_once('.')?;
-    let legal = |text: &str, length| {
-        text.len() == length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    };
+    let legal =
+        |text: &str, length| text.len() == length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     (legal(id, 6) && legal(secret, 16)).then_some((id, secret))
 }
 

@@ -62,8 +62,11 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
 }
 
 fn clear(headers: &mut HeaderMap) {
-    let ours: Vec<_> =
-        headers.keys().filter(|n| matches!(n.as_str(), USER | UID | GROUP) || n.as_str().starts_with(EXTRA)).cloned().collect();
+    let ours: Vec<_> = headers
+        .keys()
+        .filter(|n| matches!(n.as_str(), USER | UID | GROUP) || n.as_str().starts_with(EXTRA))
+        .cloned()
+        .collect();
     for name in ours {
         headers.remove(name);
     }
@@ -223,7 +226,12 @@ impl Check<'_> {
     fn groups(&self, wanted: &[String]) -> Result<(), Status> {
         if self.mode != Mode::Legacy {
             if wanted.iter().any(String::is_empty) {
-                return Err(self.refuse(self.group(), "groups", "", "impersonating the empty string group is not allowed"));
+                return Err(self.refuse(
+                    self.group(),
+                    "groups",
+                    "",
+                    "impersonating the empty string group is not allowed",
+                ));
             }
             if wanted.iter().any(|g| g == groups::MASTERS) {
                 let why = "impersonating the system:masters group is not allowed";
@@ -264,7 +272,8 @@ fn extra_fault(key: &str, values: &[String]) -> Option<String> {
     }
     let (domain, path) = key.split_once('/').unwrap_or((key, ""));
     if path.is_empty() || !rules::dns1123_subdomain(domain).is_empty() {
-        let what = format!("extra.key: Invalid value: {key:?}: must be a domain-prefixed path (such as \"acme.io/foo\")");
+        let what =
+            format!("extra.key: Invalid value: {key:?}: must be a domain-prefixed path (such as \"acme.io/foo\")");
         return Some(format!("impersonating an invalid key in extra is not allowed: {what}"));
     }
     if values.is_empty() {
@@ -312,14 +321,16 @@ mod tests {
     #[test]
     fn a_service_account_brings_its_groups() {
         let rules = json!([{"verbs": ["impersonate"], "apiGroups": [""], "resources": ["serviceaccounts"]}]);
-        let user = check(rules, &[("impersonate-user", "system:serviceaccount:a:b")]).expect("allowed").expect("somebody");
+        let user =
+            check(rules, &[("impersonate-user", "system:serviceaccount:a:b")]).expect("allowed").expect("somebody");
         assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
     }
 
     #[test]
     fn a_constrained_right_needs_both_halves_and_never_masters() {
         let on = json!({"verbs": ["impersonate-on:user-info:list"], "apiGroups": [""], "resources": ["pods"]});
-        let who = json!({"verbs": ["impersonate:user-info"], "apiGroups": ["authentication.k8s.io"], "resources": ["*"]});
+        let who =
+            json!({"verbs": ["impersonate:user-info"], "apiGroups": ["authentication.k8s.io"], "resources": ["*"]});
         assert!(check(json!([on, who]), &[("impersonate-user", "bob")]).expect("allowed").is_some());
         let refused = check(json!([on]), &[("impersonate-user", "bob")]);
         assert_eq!(

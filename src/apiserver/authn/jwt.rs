@@ -140,7 +140,12 @@ fn decode(part: &str) -> Option<Value> {
 }
 
 fn der(pem: &str) -> Result<Vec<u8>, KeyError> {
-    let body: String = pem.lines().skip_while(|l| !l.starts_with("-----BEGIN")).skip(1).take_while(|l| !l.starts_with("-----")).collect();
+    let body: String = pem
+        .lines()
+        .skip_while(|l| !l.starts_with("-----BEGIN"))
+        .skip(1)
+        .take_while(|l| !l.starts_with("-----"))
+        .collect();
     let bytes = base64::engine::general_purpose::STANDARD.decode(body.trim()).map_err(|_| KeyError::Pem)?;
     if bytes.is_empty() { Err(KeyError::Pem) } else { Ok(bytes) }
 }

@@ -74,7 +74,8 @@ impl ServiceAccountTokens {
 
     pub fn issue(&self, grant: &Grant<'_>, now: Timestamp) -> Result<String, KeyError> {
         let seconds = now.as_second();
-        let mut private = json!({"namespace": grant.namespace, "serviceaccount": {"name": grant.name, "uid": grant.uid}});
+        let mut private =
+            json!({"namespace": grant.namespace, "serviceaccount": {"name": grant.name, "uid": grant.uid}});
         for (kind, name, uid) in &grant.bound {
             private[*kind] = if uid.is_empty() { json!({"name": name}) } else { json!({"name": name, "uid": uid}) };
         }
@@ -329,7 +330,15 @@ mod tests {
     }
 
     fn grant(bound: Vec<(&'static str, String, String)>) -> Grant<'static> {
-        Grant { namespace: "a", name: "robot", uid: "u1", audiences: vec![ISSUER.into()], seconds: 3600, bound, ..Grant::default() }
+        Grant {
+            namespace: "a",
+            name: "robot",
+            uid: "u1",
+            audiences: vec![ISSUER.into()],
+            seconds: 3600,
+            bound,
+            ..Grant::default()
+        }
     }
 
     fn check(tokens: &ServiceAccountTokens, token: &str, after: i64) -> Result<UserInfo, String> {

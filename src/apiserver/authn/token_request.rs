@@ -183,10 +183,19 @@ mod tests {
     fn a_plain_request_gets_an_hour_for_the_api_server() {
         let answer = ask(json!({})).expect("granted");
         assert_eq!(answer["status"]["expirationTimestamp"], "2026-01-01T01:00:00Z");
-        assert_eq!(answer["spec"], json!({"audiences": ["https://me"], "expirationSeconds": 3600, "boundObjectRef": null}));
-        assert_eq!(answer["metadata"], json!({"name": "robot", "namespace": "a", "uid": "u1", "creationTimestamp": "2026-01-01T00:00:00Z"}));
+        assert_eq!(
+            answer["spec"],
+            json!({"audiences": ["https://me"], "expirationSeconds": 3600, "boundObjectRef": null})
+        );
+        assert_eq!(
+            answer["metadata"],
+            json!({"name": "robot", "namespace": "a", "uid": "u1", "creationTimestamp": "2026-01-01T00:00:00Z"})
+        );
         let claims = claimed(&answer);
-        assert_eq!(claims["kubernetes.io"], json!({"namespace": "a", "serviceaccount": {"name": "robot", "uid": "u1"}}));
+        assert_eq!(
+            claims["kubernetes.io"],
+            json!({"namespace": "a", "serviceaccount": {"name": "robot", "uid": "u1"}})
+        );
     }
 
     #[test]

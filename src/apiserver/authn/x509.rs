@@ -83,11 +83,7 @@ pub fn subject(leaf: &[u8]) -> Option<Subject> {
         // The last one counts when there are several, as in Go.
         common_name: name.iter_common_name().last().map(&text).unwrap_or_default(),
         organizations: name.iter_organization().map(&text).collect(),
-        uid: name
-            .iter_attributes()
-            .find(|a| a.attr_type().to_id_string() == UID_OID)
-            .map(&text)
-            .unwrap_or_default(),
+        uid: name.iter_attributes().find(|a| a.attr_type().to_id_string() == UID_OID).map(&text).unwrap_or_default(),
         valid: validity.not_before.timestamp()..=validity.not_after.timestamp(),
     })
 }

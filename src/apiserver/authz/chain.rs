@@ -70,7 +70,8 @@ fn follow(
     apply: impl Fn(&Change) + Send + Sync + 'static,
 ) {
     let first = objects.follow(resource);
-    let mut known: std::collections::HashMap<_, _> = first.initial.iter().map(|o| (minik_api::ObjectKey::of(o), o.clone())).collect();
+    let mut known: std::collections::HashMap<_, _> =
+        first.initial.iter().map(|o| (minik_api::ObjectKey::of(o), o.clone())).collect();
     for object in &first.initial {
         apply(&Change::Put(object.clone()));
     }

@@ -23,7 +23,9 @@ pub fn forbidden_message(attributes: &Attributes<'_>) -> String {
     let group = target.group;
     match target.namespace {
         "" => format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} at the cluster scope"),
-        ns => format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} in the namespace {ns:?}"),
+        ns => {
+            format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} in the namespace {ns:?}")
+        }
     }
 }
 
@@ -41,7 +43,8 @@ pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
             status
         }
         Target::Resource(t) => {
-            let qualified = if t.group.is_empty() { t.resource.to_string() } else { format!("{}.{}", t.resource, t.group) };
+            let qualified =
+                if t.group.is_empty() { t.resource.to_string() } else { format!("{}.{}", t.resource, t.group) };
             Status::forbidden(&qualified, t.name, &why)
         }
     }
@@ -69,15 +72,22 @@ mod tests {
             "",
             r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default""#,
         );
-        let deployment =
-            ResourceTarget { group: "apps", version: "v1", resource: "deployments", namespace: "a", name: "web", ..Default::default() };
+        let deployment = ResourceTarget {
+            group: "apps",
+            version: "v1",
+            resource: "deployments",
+            namespace: "a",
+            name: "web",
+            ..Default::default()
+        };
         check(
             "get",
             Target::Resource(deployment),
             "",
             r#"deployments.apps "web" is forbidden: User "jane" cannot get resource "deployments" in API group "apps" in the namespace "a""#,
         );
-        let log = ResourceTarget { version: "v1", resource: "nodes", subresource: "log", name: "n1", ..Default::default() };
+        let log =
+            ResourceTarget { version: "v1", resource: "nodes", subresource: "log", name: "n1", ..Default::default() };
         check(
             "get",
             Target::Resource(log),

@@ -157,7 +157,9 @@ impl Authorizer for NodeAuthorizer {
                 ("", "configmaps") => return self.read_namespaced(Kind::ConfigMap, attributes, t, node),
                 ("", "persistentvolumeclaims") => return self.claim(attributes, t, node),
                 ("", "persistentvolumes") => return self.get_only(Kind::Volume, attributes, t, node),
-                ("resource.k8s.io", "resourceclaims") => return self.get_only(Kind::ResourceClaim, attributes, t, node),
+                ("resource.k8s.io", "resourceclaims") => {
+                    return self.get_only(Kind::ResourceClaim, attributes, t, node);
+                }
                 ("storage.k8s.io", "volumeattachments") => {
                     return self.get_only(Kind::VolumeAttachment, attributes, t, node);
                 }
@@ -270,8 +272,14 @@ mod tests {
         let user = UserInfo::new(&format!("system:node:{node}"), &["system:nodes"]);
         let fields = FieldSelector::parse(fields).expect("test");
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let target =
-            ResourceTarget { resource, subresource, namespace: ns, name, fields: fields.requirements(), ..Default::default() };
+        let target = ResourceTarget {
+            resource,
+            subresource,
+            namespace: ns,
+            name,
+            fields: fields.requirements(),
+            ..Default::default()
+        };
         a.authorize(&Attributes { user: &user, verb, target: Target::Resource(target) })
     }
 
@@ -329,7 +337,8 @@ mod tests {
     fn who_is_no_node_is_not_this_authorizers_business() {
         let user = UserInfo::new("system:node:n1", &[]);
         let target = ResourceTarget { resource: "nodes", name: "n1", ..Default::default() };
-        let decision = authorizer().authorize(&Attributes { user: &user, verb: "get", target: Target::Resource(target) });
+        let decision =
+            authorizer().authorize(&Attributes { user: &user, verb: "get", target: Target::Resource(target) });
         assert_eq!(decision, no(""));
     }
 }

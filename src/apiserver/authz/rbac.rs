@@ -213,8 +213,7 @@ fn subject_of(subject: &Value, namespace: &str) -> Option<(Subject, String)> {
             // A subject without a namespace means the binding's own.
             let own = subject["namespace"].as_str().filter(|n| !n.is_empty()).unwrap_or(namespace);
             let described = format!("ServiceAccount {:?}", format!("{name}/{own}"));
-            (!own.is_empty())
-                .then(|| (Subject::User(format!("{}{own}:{name}", names::SERVICE_ACCOUNT)), described))
+            (!own.is_empty()).then(|| (Subject::User(format!("{}{own}:{name}", names::SERVICE_ACCOUNT)), described))
         }
         _ => None,
     }

@@ -59,11 +59,19 @@ fn check_local(review: &Value, namespace: &str, errors: &mut Vec<FieldError>) {
     let attributes = &review["spec"]["resourceAttributes"];
     if attributes.is_object() && attributes["namespace"].as_str().unwrap_or("") != namespace {
         let path = "spec.resourceAttributes.namespace";
-        errors.push(FieldError::invalid(path, &json!(attributes["namespace"].as_str().unwrap_or("")), "must match metadata.namespace"));
+        errors.push(FieldError::invalid(
+            path,
+            &json!(attributes["namespace"].as_str().unwrap_or("")),
+            "must match metadata.namespace",
+        ));
     }
     let path = &review["spec"]["nonResourceAttributes"];
     if path.is_object() {
-        errors.push(FieldError::invalid("spec.nonResourceAttributes", &go_path(path), "disallowed on this kind of request"));
+        errors.push(FieldError::invalid(
+            "spec.nonResourceAttributes",
+            &go_path(path),
+            "disallowed on this kind of request",
+        ));
     }
 }
 
@@ -190,7 +198,8 @@ mod tests {
 
     #[test]
     fn an_answer_says_allowed_and_no_more_than_it_knows() {
-        let spec = json!({"user": "u", "resourceAttributes": {"verb": "get", "resource": "nodes", "subresource": "stats"}});
+        let spec =
+            json!({"user": "u", "resourceAttributes": {"verb": "get", "resource": "nodes", "subresource": "stats"}});
         assert_eq!(check("subjectaccessreviews", spec), Ok(json!({"allowed": true})));
         assert_eq!(check("selfsubjectrulesreviews", json!({})), Err("no namespace on request".into()));
     }

@@ -99,9 +99,8 @@ impl Rule {
     }
 
     fn covers(&self, atom: &Rule) -> bool {
-        let covers = |own: &[String], theirs: &[String]| {
-            own.iter().any(|o| o == ALL) || theirs.iter().all(|t| own.contains(t))
-        };
+        let covers =
+            |own: &[String], theirs: &[String]| own.iter().any(|o| o == ALL) || theirs.iter().all(|t| own.contains(t));
         covers(&self.verbs, &atom.verbs)
             && covers(&self.api_groups, &atom.api_groups)
             && atom.resources.iter().all(|r| self.covers_resource(r))

@@ -116,7 +116,9 @@ mod tests {
         let proxy = UserInfo::new("system:kube-proxy", &["system:node-proxier"]);
         assert!(may(&proxy, "watch", "", "services", ""));
         let kubelet_client = UserInfo::new("kube-apiserver-kubelet-client", &[]);
-        assert!(may(&kubelet_client, "create", "", "nodes/proxy", "") && may(&kubelet_client, "get", "", "nodes/stats", ""));
+        assert!(
+            may(&kubelet_client, "create", "", "nodes/proxy", "") && may(&kubelet_client, "get", "", "nodes/stats", "")
+        );
         let admin = UserInfo::new("jane", &["kubeadm:cluster-admins"]);
         assert!(may(&admin, "delete", "x.io", "anything/at-all", ""));
         let nobody = UserInfo::new("joe", &["system:authenticated"]);

@@ -61,7 +61,8 @@ fn mend_role(mended: &mut Value, existing: &Value, wanted: &Value) {
             }
         }
         (true, _) => {
-            let lacking = missing_items(&existing["aggregationRule"], &wanted["aggregationRule"], "clusterRoleSelectors");
+            let lacking =
+                missing_items(&existing["aggregationRule"], &wanted["aggregationRule"], "clusterRoleSelectors");
             if !lacking.is_empty() {
                 let mut selectors =
                     existing["aggregationRule"]["clusterRoleSelectors"].as_array().cloned().unwrap_or_default();
@@ -118,9 +119,7 @@ mod tests {
 
     #[test]
     fn a_binding_to_another_role_is_made_anew_and_lost_subjects_come_back() {
-        let binding = |role: &str, subjects: Value| {
-            json!({"kind": "ClusterRoleBinding", "metadata": {"name": "b"}, "roleRef": {"name": role}, "subjects": subjects})
-        };
+        let binding = |role: &str, subjects: Value| json!({"kind": "ClusterRoleBinding", "metadata": {"name": "b"}, "roleRef": {"name": role}, "subjects": subjects});
         let (jane, joe) = (json!({"name": "jane"}), json!({"name": "joe"}));
         assert_eq!(
             plan(Some(&binding("x", json!([jane]))), binding("y", json!([jane]))),

@@ -109,10 +109,8 @@ fn host_namespaces(pod: &Pod<'_>) -> Option<(String, String)> {
 
 fn host_path(pod: &Pod<'_>) -> Option<(String, String)> {
     let volumes = pod.spec["volumes"].as_array().into_iter().flatten();
-    let bad: Vec<String> = volumes
-        .filter(|v| v["hostPath"].is_object())
-        .map(|v| v["name"].as_str().unwrap_or("").to_string())
-        .collect();
+    let bad: Vec<String> =
+        volumes.filter(|v| v["hostPath"].is_object()).map(|v| v["name"].as_str().unwrap_or("").to_string()).collect();
     if bad.is_empty() { None } else { refuse("hostPath volumes", named("volume", &bad)) }
 }
 
@@ -235,7 +233,8 @@ fn seccomp(pod: &Pod<'_>) -> Option<(String, String)> {
     if who.is_empty() {
         return None;
     }
-    let detail = format!("{} must not set securityContext.seccompProfile.type to {}", who.join(" and "), quoted(values));
+    let detail =
+        format!("{} must not set securityContext.seccompProfile.type to {}", who.join(" and "), quoted(values));
     refuse("seccompProfile", detail)
 }
 

@@ -102,7 +102,11 @@ pub fn setters(pod: bool, containers: &[String]) -> Vec<String> {
 }
 
 /// A value of pod or containers that must not be what `is_bad` says; answers the setters and the values.
-pub fn bad_values(pod: &Pod<'_>, at: impl Fn(&Value) -> &Value, is_bad: impl Fn(&str) -> bool) -> (Vec<String>, BTreeSet<String>) {
+pub fn bad_values(
+    pod: &Pod<'_>,
+    at: impl Fn(&Value) -> &Value,
+    is_bad: impl Fn(&str) -> bool,
+) -> (Vec<String>, BTreeSet<String>) {
     let mut values = BTreeSet::new();
     let mut judge = |security: &Value| {
         let value = at(security).as_str().filter(|v| is_bad(v));

@@ -122,9 +122,9 @@ fn pod(review: &Review, world: &World) -> Result<(), Status> {
 fn controller(review: &Review, world: &World) -> Result<(), Status> {
     let template = match (review.group.as_str(), review.resource.as_str()) {
         ("", "podtemplates") => &review.object["template"],
-        ("", "replicationcontrollers") | ("apps", "replicasets" | "deployments" | "statefulsets" | "daemonsets") | ("batch", "jobs") => {
-            &review.object["spec"]["template"]
-        }
+        ("", "replicationcontrollers")
+        | ("apps", "replicasets" | "deployments" | "statefulsets" | "daemonsets")
+        | ("batch", "jobs") => &review.object["spec"]["template"],
         ("batch", "cronjobs") => &review.object["spec"]["jobTemplate"]["spec"]["template"],
         _ => return Ok(()),
     };
@@ -202,7 +202,10 @@ mod tests {
             Err(format!(r#"pods "p" is forbidden: violates PodSecurity "restricted:latest": {details}"#))
         );
         assert_eq!(
-            check(json!({"pod-security.kubernetes.io/warn": "restricted", "pod-security.kubernetes.io/warn-version": "v1.30"}), plain),
+            check(
+                json!({"pod-security.kubernetes.io/warn": "restricted", "pod-security.kubernetes.io/warn-version": "v1.30"}),
+                plain
+            ),
             Ok(vec![format!(r#"would violate PodSecurity "restricted:v1.30": {details}"#)])
         );
     }

@@ -160,8 +160,7 @@ fn run_as_user(pod: &Pod<'_>) -> Option<(String, String)> {
 }
 
 fn seccomp(pod: &Pod<'_>) -> Option<(String, String)> {
-    let (who, values) =
-        super::check::bad_values(pod, |s| &s["seccompProfile"]["type"], |kind| !is_confined(kind));
+    let (who, values) = super::check::bad_values(pod, |s| &s["seccompProfile"]["type"], |kind| !is_confined(kind));
     const REASON: &str = "seccompProfile";
     if !who.is_empty() {
         let detail =
@@ -174,6 +173,7 @@ fn seccomp(pod: &Pod<'_>) -> Option<(String, String)> {
         return None;
     }
     let who = named("container", &implicit);
-    let detail = format!(r#"pod or {who} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost""#);
+    let detail =
+        format!(r#"pod or {who} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost""#);
     refuse(REASON, detail)
 }
