@@ -36,8 +36,8 @@ pub fn pod_status(inputs: &Inputs) -> core::PodStatus {
     let ephemeral = pod.ephemeral_containers().map(|c| container_status(&of, ContainerKind::Ephemeral, c)).collect();
     let phase = published_phase(inputs);
     let (reason, message) = match memory.stage.termination().map(|t| &t.why) {
-        Some(Why::Failed { reason, message }) => (Some(reason.clone()), Some(message.clone())),
-        Some(Why::Deleted | Why::Completed) | None => (pod.api_status.reason.clone(), pod.api_status.message.clone()),
+        Some(Why::Failed { reason, message }) if phase == "Failed" => (Some(reason.clone()), Some(message.clone())),
+        Some(Why::Failed { .. } | Why::Deleted | Why::Completed) | None => (pod.api_status.reason.clone(), pod.api_status.message.clone()),
     };
     let host = inputs.host_ip.to_string();
     let ips = match seen.sandbox() {
