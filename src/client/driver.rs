@@ -117,7 +117,7 @@ async fn run_plan(executor: &Executor, plan: Plan) -> Outcome {
         Executed::Failed(failure) => {
             warn!(action = failure.action, error = %failure.error.chain(), "failed; will plan again");
             if let Some(then) = &plan.if_failed
-                && let Executed::Failed(second) = executor.execute(then(&failure)).await
+                && let Executed::Failed(second) = executor.execute(then(&failure, Timestamp::now())).await
             {
                 debug!(action = second.action, error = %second.error.chain(), "could not report the failure");
             }

@@ -37,7 +37,7 @@ pub struct Plan {
     pub if_failed: Option<IfFailed>,
 }
 
-pub type IfFailed = Box<dyn Fn(&Failure) -> Vec<Action> + Send + Sync>;
+pub type IfFailed = Box<dyn Fn(&Failure, Timestamp) -> Vec<Action> + Send + Sync>;
 
 /// Why a plan ended early.
 #[derive(Debug)]

@@ -37,45 +37,40 @@ pub(crate) async fn run(client: Client, cache: Cache, resource: ResourceId, sele
     let mut failing = false;
     loop {
         let began = Instant::now();
-        let result = match &version {
+        let result = match &mut version {
             None => relist(&client, &cache, resource, &selection).await.map(|listed| version = Some(listed)),
-            Some(from) => {
-                let mut at = from.clone();
-                let result = follow(&client, &cache, resource, &selection, &mut at).await;
-                version = Some(at);
+            Some(at) => {
+                let result = follow(&client, &cache, resource, &selection, at).await;
+                if began.elapsed() >= WATCH_HEALTHY_AFTER {
+                    backoff.reset();
+                    failing = false;
+                }
                 result
             }
         };
-        let listed_only = began.elapsed() < WATCH_HEALTHY_AFTER;
-        match result {
-            Ok(()) if version.is_some() && !listed_only => backoff.reset(),
-            Ok(()) => continue_soon(&mut backoff).await,
-            Err(e) if e.is_gone() => {
-                debug!(resource = %resource.qualified(), "the watch fell behind; listing again");
-                version = None;
-                continue_soon(&mut backoff).await;
+        let wait = backoff.next_random();
+        let Err(error) = result else {
+            // What usually works at the first try (list, then watch) does not wait; repeated in short order it does.
+            if wait > BACKOFF_FIRST * 2 {
+                tokio::time::sleep(wait).await;
             }
-            Err(e) => {
-                let wait = backoff.next_random();
-                // Once an outage: the tries after the first say nothing new.
-                if std::mem::replace(&mut failing, true) {
-                    debug!(resource = %resource.qualified(), error = %e.chain(), "list or watch failed again");
-                } else {
-                    warn!(resource = %resource.qualified(), error = %e.chain(), "list or watch failed; will retry");
-                }
-                client.back_off(wait).await;
-                continue;
-            }
+            continue;
+        };
+        if error.status().is_some() {
+            // The server has answered and will not go on from here: 410, or a version from before its store was lost.
+            version = None;
         }
-        failing = false;
-    }
-}
-
-/// The step that usually works on the first try (list, then watch) does not wait; repeated in short order it does.
-async fn continue_soon(backoff: &mut Backoff) {
-    let wait = backoff.next_random();
-    if wait > BACKOFF_FIRST * 2 {
-        tokio::time::sleep(wait).await;
+        if error.is_not_found() {
+            // Not served (any more): there are none, and nobody should wait for them.
+            cache.replace(resource, Vec::new(), 0);
+        }
+        // Once an outage: the tries after the first say nothing new.
+        if error.is_gone() || std::mem::replace(&mut failing, true) {
+            debug!(resource = %resource.qualified(), error = %error.chain(), "list or watch broke off");
+        } else {
+            warn!(resource = %resource.qualified(), error = %error.chain(), "list or watch failed; will retry");
+        }
+        client.back_off(wait).await;
     }
 }
 
@@ -164,4 +159,87 @@ fn gather(
         event = if batch.len() < BATCH_EVENTS_MAX { stream.next_buffered() } else { None };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Wait;
+    use crate::tasks::Tasks;
+    use crate::transport::{Body, Transport, body_from_bytes};
+    use crate::{TransportError, View};
+    use bytes::Bytes;
+    use futures::future::BoxFuture;
+    use minik_api::object;
+    use parking_lot::Mutex;
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+    use tokio_util::sync::CancellationToken;
+
+    const PODS: ResourceId = ResourceId::new("", "v1", "pods");
+
+    /// Answers in order, then never again; keeps what was asked.
+    struct Script {
+        answers: Mutex<VecDeque<(u16, String)>>,
+        asked: Mutex<Vec<String>>,
+    }
+    impl Transport for Script {
+        fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>, TransportError>> {
+            let query = request.uri().query().unwrap_or("");
+            let interesting = |p: &&str| p.starts_with("watch=") || p.starts_with("resourceVersion=");
+            self.asked.lock().push(query.split('&').filter(interesting).collect::<Vec<_>>().join("&"));
+            let answer = self.answers.lock().pop_front();
+            Box::pin(async move {
+                let Some((code, text)) = answer else { return std::future::pending().await };
+                Ok(http::Response::builder().status(code).body(body_from_bytes(text)).expect("a plain answer"))
+            })
+        }
+    }
+    fn pod(name: &str, version: u64) -> String {
+        format!(r#"{{"metadata":{{"name":"{name}","uid":"{name}","resourceVersion":"{version}"}}}}"#)
+    }
+    fn list(version: u64, pods: &[String]) -> (u16, String) {
+        (200, format!(r#"{{"metadata":{{"resourceVersion":"{version}"}},"items":[{}]}}"#, pods.join(",")))
+    }
+    fn watch(events: &[(&str, String)]) -> (u16, String) {
+        let line = |(kind, object): &(&str, String)| format!(r#"{{"type":"{kind}","object":{object}}}"#) + "\n";
+        (200, events.iter().map(line).collect())
+    }
+    fn text(view: &View) -> String {
+        let show = |o: &Arc<crate::Object>| format!("{}@{}", object::name(o), object::resource_version(o));
+        view.list(PODS, "").map(show).collect::<Vec<_>>().join(" ")
+    }
+    /// What was asked until the cache holds `wanted`.
+    async fn check(answers: Vec<(u16, String)>, wanted: &str) -> Vec<String> {
+        let script = Arc::new(Script { answers: Mutex::new(answers.into()), asked: Mutex::default() });
+        let cancel = CancellationToken::new();
+        let tasks = Tasks::new(cancel.clone());
+        let cache = Cache::builder(Client::new(script.clone())).watch(PODS).start(&tasks);
+        let limit = Duration::from_secs(20);
+        let met = cache.wait_for(limit, |view| text(view) == wanted && script.answers.lock().is_empty()).await;
+        assert_eq!(met, Wait::Met, "the cache holds {:?}", text(&cache.view()));
+        cancel.cancel();
+        assert!(tasks.drained(limit).await);
+        script.asked.lock().clone()
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ended_goes_on_where_it_was_and_one_too_old_is_listed_again() {
+        let gone = r#"{"kind":"Status","code":410,"reason":"Expired","message":"too old"}"#.to_string();
+        let answers = vec![
+            list(5, &[pod("a", 3), pod("b", 4)]),
+            watch(&[("MODIFIED", pod("a", 6)), ("BOOKMARK", r#"{"metadata":{"resourceVersion":"8"}}"#.into())]),
+            watch(&[("ERROR", gone)]),
+            list(10, &[pod("a", 6), pod("c", 9)]),
+        ];
+        let asked = check(answers, "a@6 c@9").await;
+        assert_eq!(asked[..4], ["", "watch=true&resourceVersion=5", "watch=true&resourceVersion=8", ""]);
+    }
+
+    #[tokio::test]
+    async fn a_resource_that_is_not_served_has_no_objects() {
+        let missing = (404, r#"{"kind":"Status","code":404,"reason":"NotFound","message":"no"}"#.to_string());
+        let answers = vec![list(5, &[pod("a", 3)]), missing];
+        check(answers, "").await;
+    }
 }

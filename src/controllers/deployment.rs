@@ -42,6 +42,7 @@ pub(crate) struct State<'a> {
     pub new: Option<Arc<Object>>,
     /// Oldest first.
     pub old: Vec<Arc<Object>>,
+    pub now: Timestamp,
 }
 
 impl State<'_> {
@@ -96,7 +97,7 @@ impl Reconciler for Deployment {
             // Adopted ones are looked at when they are ours.
             return Plan::of(std::mem::take(&mut actions));
         }
-        let state = sort_out(deployment, sets);
+        let state = sort_out(deployment, sets, now);
         if object::is_deleting(deployment) {
             return with_status(Vec::new(), &state, now, status::Progress::Ignore);
         }
@@ -234,12 +235,12 @@ fn claim_sets(view: &View, deployment: &Object) -> (Vec<Arc<Object>>, Vec<Action
     (sets, actions)
 }
 
-fn sort_out(deployment: &Arc<Object>, mut sets: Vec<Arc<Object>>) -> State<'_> {
+fn sort_out(deployment: &Arc<Object>, mut sets: Vec<Arc<Object>>, now: Timestamp) -> State<'_> {
     sets.sort_by_key(|set| created(set));
     // The oldest of several that match, so that all looks at it agree.
     let at = sets.iter().position(|s| matches_template(deployment, s));
     let new = at.map(|at| sets.remove(at));
-    State { deployment, new, old: sets }
+    State { deployment, new, old: sets, now }
 }
 
 pub(crate) fn created(object: &Object) -> (String, String) {
@@ -319,7 +320,7 @@ fn sync_new_set(state: &State<'_>, creation: Creation) -> (Vec<Step>, Sync) {
         let message = format!("Scaled up replica set {name} from 0 to {size}");
         steps.push(Step::from(Action::event(deployment, EventType::Normal, "ScalingReplicaSet", message)));
     }
-    if let Some(action) = status::created(deployment, &name, revision) {
+    if let Some(action) = status::created(deployment, &name, revision, state.now) {
         steps.push(Step::from(action));
     }
     (steps, Sync::Creates)

@@ -196,7 +196,7 @@ fn set(status: &mut Value, kind: &str, value: &str, reason: &str, message: &str,
 }
 
 /// Written with the creation of a ReplicaSet: the revision, and where the deadline is counted from.
-pub(crate) fn created(deployment: &Arc<Object>, name: &str, revision: i64) -> Option<Action> {
+pub(crate) fn created(deployment: &Arc<Object>, name: &str, revision: i64, now: Timestamp) -> Option<Action> {
     let mut changed = deployment.value().clone();
     changed["metadata"]["annotations"][REVISION] = revision.to_string().into();
     if has_deadline(deployment) {
@@ -205,14 +205,14 @@ pub(crate) fn created(deployment: &Arc<Object>, name: &str, revision: i64) -> Op
         if status.is_null() {
             status = json!({});
         }
-        set(&mut status, "Progressing", "True", "NewReplicaSetCreated", &message, Timestamp::now());
+        set(&mut status, "Progressing", "True", "NewReplicaSetCreated", &message, now);
         changed["status"] = status;
     }
     Action::replace(DEPLOYMENTS, "status", deployment, changed)
 }
 
 pub(crate) fn creation_failed(deployment: Arc<Object>) -> IfFailed {
-    Box::new(move |failure| {
+    Box::new(move |failure, now| {
         let name = failure.action.rsplit('/').next().unwrap_or("").to_string();
         let message = format!("Failed to create new replica set \"{name}\": {}", failure.error);
         let event = Action::event(&deployment, EventType::Warning, "ReplicaSetCreateError", message.clone());
@@ -222,7 +222,7 @@ pub(crate) fn creation_failed(deployment: Arc<Object>) -> IfFailed {
             if status.is_null() {
                 status = json!({});
             }
-            set(&mut status, "Progressing", "False", "ReplicaSetCreateError", &message, Timestamp::now());
+            set(&mut status, "Progressing", "False", "ReplicaSetCreateError", &message, now);
             actions.extend(Action::set_status(DEPLOYMENTS, &deployment, &status));
         }
         actions

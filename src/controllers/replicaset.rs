@@ -139,11 +139,10 @@ impl ReplicaSet {
 
     fn report_failure(&self, set: std::sync::Arc<Object>, status: Value, creating: bool) -> minik_client::IfFailed {
         let resource = self.resource();
-        Box::new(move |failure| {
+        Box::new(move |failure, now| {
             let mut status = status.clone();
             let reason = if creating { "FailedCreate" } else { "FailedDelete" };
             let message = failure.error.to_string();
-            let now = Timestamp::now();
             let old = conditions::find(&set["status"], "ReplicaFailure");
             if let Some(old) = old.filter(|o| o["reason"] == reason) {
                 conditions::put(&mut status, old.clone());
