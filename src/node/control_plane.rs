@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{API_PORT, API_READY, NodeConfig, SERVICE_CIDR, STATE, TOKEN_ISSUER, pki};
-use crate::{addons, in_process, logging, process};
+use crate::{addons, in_process, logging, process, role};
 
 const STORE_FILE: &str = "state.redb";
 
@@ -39,7 +39,7 @@ async fn serve(node: NodeConfig) -> Result<()> {
     // The CLI waits for exactly this line on the container's output.
     println!("{API_READY}");
     let mut serving = tokio::spawn(server.clone().serve(listener, cancel.clone()));
-    let components = components(&server, &cancel)?;
+    let components = components(&server, node, &cancel)?;
     tokio::select! {
         result = &mut serving => result??,
         () = process::asked_to_end() => {}
@@ -51,14 +51,16 @@ async fn serve(node: NodeConfig) -> Result<()> {
     Ok(())
 }
 
-fn components(server: &Arc<ApiServer>, cancel: &CancellationToken) -> Result<Tasks> {
+fn components(server: &Arc<ApiServer>, node: NodeConfig, cancel: &CancellationToken) -> Result<Tasks> {
     let tasks = Tasks::new(cancel.clone());
     let scheduler = minik_scheduler::Config::new(in_process::client(server, "system:kube-scheduler", &[]));
     tasks.spawn_to_end(minik_scheduler::run(scheduler, cancel.clone()));
     let client = in_process::client(server, "system:kube-controller-manager", &[]);
     let controllers = minik_controllers::Config::new(client, read(&pki("ca.crt"))?);
     tasks.spawn_to_end(minik_controllers::run(controllers, cancel.clone()));
-    tasks.spawn(addons::ensure(in_process::client(server, "system:minik:addons", &["system:masters"])));
+    let setup = in_process::client(server, "system:minik:setup", &["system:masters"]);
+    tasks.spawn(addons::ensure(setup.clone()));
+    tasks.spawn(role::mark(setup, node, Tasks::new(cancel.clone())));
     Ok(tasks)
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{
     CLUSTER_DNS, CLUSTER_DOMAIN, IMAGES, KUBELET_PORT, NodeConfig, POD_CIDR, RUN, Role, STATE, kubeconfig, pki,
 };
-use crate::{logging, process};
+use crate::{logging, process, role};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
@@ -98,7 +98,7 @@ fn kubelet(node: &NodeConfig, cri: Cri) -> Result<minik_kubelet::Config> {
     };
     let mut config =
         minik_kubelet::Config::new(&node.name, IpAddr::V4(node.address), client("kubelet")?, cri, server);
-    config.labels = node.labels.clone();
+    config.labels = role::split(node).1;
     let taint = |t: &crate::config::Taint| RegisterTaint {
         key: t.key.clone(),
         value: String::new(),

@@ -14,5 +14,6 @@ mod init;
 mod kubelet;
 mod logging;
 mod process;
+mod role;
 
 pub use entry::entry;
