@@ -9,14 +9,14 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use futures::StreamExt;
 use http::{Method, Request, header};
-use minik_api::{ResourceId, Status};
+use minik_api::{ResourceId, Status, registry};
 use minik_store::{EventKind, Range, Store};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::{Peer, UserInfo};
 use crate::catalog::Catalog;
-use crate::objects::{Change, Follow, Loopback, Objects};
+use crate::objects::{Change, Follow, KindList, Loopback, Objects};
 use crate::server::Core;
 use crate::{body, pipeline, reply};
 
@@ -79,6 +79,18 @@ impl Objects for StoredObjects {
         let page = self.store.range(&Range { prefix: &prefix, ..Range::default() });
         let entries = page.map(|p| p.entries).unwrap_or_default();
         entries.iter().map(|e| Arc::new(reply::served_tree(served, e))).collect()
+    }
+
+    fn list_kind(&self, api_version: &str, kind: &str, namespace: &str) -> Option<KindList> {
+        let (group, version) = registry::split_api_version(api_version);
+        let table = self.catalog.now();
+        let served = table.by_kind(group, version, kind)?;
+        let namespaced = served.row.is_namespaced();
+        let prefix = served.prefix(if namespaced { namespace } else { "" });
+        let page = self.store.range(&Range { prefix: &prefix, ..Range::default() });
+        let entries = page.map(|p| p.entries).unwrap_or_default();
+        let objects = entries.iter().map(|e| Arc::new(reply::served_tree(served, e))).collect();
+        Some(KindList { namespaced, objects })
     }
 
     fn follow(&self, resource: ResourceId) -> Follow {

@@ -16,8 +16,16 @@ pub trait Objects: Send + Sync {
     fn get(&self, resource: ResourceId, namespace: &str, name: &str) -> Option<Arc<Value>>;
     /// `namespace` "" lists all.
     fn list(&self, resource: ResourceId, namespace: &str) -> Vec<Arc<Value>>;
+    /// Objects of a kind that is known by name only, custom resources included; `None` when there is no such kind.
+    fn list_kind(&self, api_version: &str, kind: &str, namespace: &str) -> Option<KindList>;
     /// What is there, then every change after it, in order.
     fn follow(&self, resource: ResourceId) -> Follow;
+}
+
+/// Objects of one kind.
+pub struct KindList {
+    pub namespaced: bool,
+    pub objects: Vec<Arc<Value>>,
 }
 
 pub struct Follow {
@@ -71,6 +79,12 @@ pub mod fixture {
             let all = self.0.read();
             let fits = |o: &&Arc<Value>| is(o, resource) && (namespace.is_empty() || object::namespace(o) == namespace);
             all.iter().filter(fits).cloned().collect()
+        }
+        fn list_kind(&self, api_version: &str, kind: &str, namespace: &str) -> Option<KindList> {
+            let (group, version) = registry::split_api_version(api_version);
+            let row = registry::by_kind(group, version, kind)?;
+            let objects = row.id().map(|id| self.list(id, namespace)).unwrap_or_default();
+            Some(KindList { namespaced: row.is_namespaced(), objects })
         }
         fn follow(&self, resource: ResourceId) -> Follow {
             Follow { initial: self.list(resource, ""), changes: futures::stream::pending().boxed() }

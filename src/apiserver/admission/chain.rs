@@ -13,7 +13,7 @@ use super::plugin::{Plugin, World};
 use super::{Admission, Review};
 use super::{
     certificates, claim_resize, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger,
-    namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, priority, rbac_escalation,
+    namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, policy, priority, rbac_escalation,
     resource_quota, runtime_class, service_account, storage_in_use, taint_nodes, webhook,
 };
 use crate::authz::{Authorizer, Authorizers};
@@ -77,6 +77,7 @@ impl Admission for Admissions {
 
     async fn validate(&self, review: &Review) -> Result<(), Status> {
         self.plugins.iter().try_for_each(|plugin| plugin.validate(review, &self.world))?;
+        policy::validate(review, &self.world)?;
         webhook::validate(review, &self.world).await?;
         self.quota.validate(review, &self.world, self.loopback.get()).await
     }

@@ -19,12 +19,9 @@ fn environment() -> Arc<Env> {
     static ENVIRONMENT: OnceLock<Arc<Env>> = OnceLock::new();
     let build = || {
         let mut env = Env::stdlib();
-        for extension in [
-            cel::extensions::strings,
-            cel::extensions::lists,
-            cel::extensions::math,
-            cel::extensions::encoders,
-        ] {
+        for extension in
+            [cel::extensions::strings, cel::extensions::lists, cel::extensions::math, cel::extensions::encoders]
+        {
             // Two libraries that declare the same function would be a fault of this table alone.
             env.add_extension(extension).expect("the extension libraries do not overlap");
         }
@@ -90,6 +87,12 @@ pub fn to_cel(value: &Value) -> cel::Value {
     }
 }
 
+/// A map of values that are there already.
+pub fn map_of(pairs: impl IntoIterator<Item = (String, cel::Value)>) -> cel::Value {
+    let pairs = pairs.into_iter().map(|(key, value)| (Key::String(Arc::new(key)), value));
+    cel::Value::Map(Map { map: Arc::new(pairs.collect()) })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -97,7 +100,8 @@ mod tests {
     use super::*;
 
     fn check(expression: &str, expected: Result<bool, &str>) {
-        let object = json!({"metadata": {"name": "web", "labels": {"app": "x"}}, "spec": {"replicas": 7, "list": [1, 2]}});
+        let object =
+            json!({"metadata": {"name": "web", "labels": {"app": "x"}}, "spec": {"replicas": 7, "list": [1, 2]}});
         let variables = Variables::default().with("object", to_cel(&object));
         let outcome = evaluate(expression, &variables);
         match (outcome, expected) {

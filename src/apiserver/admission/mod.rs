@@ -17,6 +17,7 @@ mod node_restriction;
 mod plugin;
 mod pod_security;
 mod pod_topology_labels;
+mod policy;
 mod priority;
 mod rbac_escalation;
 mod resource_quota;

@@ -112,9 +112,7 @@ mod tests {
         let world = world(vec![json!({"kind": "Namespace", "metadata": {"name": "a", "labels": {"team": "x"}}})]);
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "a", "labels": {"app": "web"}}});
         let write = review(Operation::Create, pod);
-        let of = |team: &str, app: &str| {
-            json!({"namespaceSelector": {"matchLabels": {"team": team}}, "objectSelector": {"matchLabels": {"app": app}}})
-        };
+        let of = |team: &str, app: &str| json!({"namespaceSelector": {"matchLabels": {"team": team}}, "objectSelector": {"matchLabels": {"app": app}}});
         assert!(namespace_selected(&of("x", ""), &write, &world));
         assert!(!namespace_selected(&of("y", ""), &write, &world));
         assert!(object_selected(&of("", "web"), &write));

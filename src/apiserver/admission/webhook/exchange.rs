@@ -116,7 +116,10 @@ mod tests {
     fn answer(response: Value) -> Result<Answer, String> {
         let mut response = response;
         response["uid"] = "u".into();
-        Answer::read(&json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}), "u")
+        Answer::read(
+            &json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}),
+            "u",
+        )
     }
 
     #[test]
@@ -125,15 +128,22 @@ mod tests {
         let request = request(&review(Operation::Create, pod.clone()), "u");
         assert_eq!(request["kind"], json!({"group": "", "version": "v1", "kind": "Pod"}));
         assert_eq!(request["requestResource"], json!({"group": "", "version": "v1", "resource": "pods"}));
-        assert_eq!((&request["object"], &request["oldObject"], &request["operation"]), (&pod, &Value::Null, &json!("CREATE")));
+        assert_eq!(
+            (&request["object"], &request["oldObject"], &request["operation"]),
+            (&pod, &Value::Null, &json!("CREATE"))
+        );
         assert!(request.get("subResource").is_none());
     }
 
     #[test]
     fn a_refusal_names_the_webhook_and_its_reason() {
-        let refusal = |status: Value| answer(json!({"allowed": false, "status": status})).expect("read").refusal("w.io");
+        let refusal =
+            |status: Value| answer(json!({"allowed": false, "status": status})).expect("read").refusal("w.io");
         let plain = refusal(Value::Null);
-        assert_eq!((plain.code, plain.message.as_str()), (400, r#"admission webhook "w.io" denied the request without explanation"#));
+        assert_eq!(
+            (plain.code, plain.message.as_str()),
+            (400, r#"admission webhook "w.io" denied the request without explanation"#)
+        );
         let said = refusal(json!({"code": 403, "reason": "Forbidden", "message": "no"}));
         assert_eq!((said.code, said.message.as_str()), (403, r#"admission webhook "w.io" denied the request: no"#));
     }

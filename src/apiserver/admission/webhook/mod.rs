@@ -65,8 +65,8 @@ fn selected(mut configurations: Vec<Arc<Value>>, review: &Review, world: &World)
     found
 }
 
-/// The variables of match conditions.
-fn variables(review: &Review) -> Variables {
+/// What every expression about a write may use.
+pub fn variables(review: &Review) -> Variables {
     let mut request = exchange::request(review, "");
     if let Some(fields) = request.as_object_mut() {
         fields.remove("object");
