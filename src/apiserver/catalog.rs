@@ -54,9 +54,15 @@ impl Served {
         }
     }
 
-    /// Stored bytes can be served as they are.
-    pub fn is_stored_as_served(&self) -> bool {
+    /// Objects of this version are stored in it.
+    pub fn is_stored_version(&self) -> bool {
         self.row.group == self.row.stored_group && self.row.version == self.row.stored_version
+    }
+
+    /// These stored bytes can be served as they are. Custom resources never are: their schema may have changed since
+    /// they were written.
+    pub fn can_copy(&self, value: &[u8]) -> bool {
+        self.custom().is_none() && value.starts_with(&self.type_prefix)
     }
 
     pub fn stored_api_version(&self) -> String {
@@ -71,7 +77,7 @@ impl Served {
     pub fn structure(&self) -> Structure<'_> {
         match &self.source {
             Source::BuiltIn(_) => Structure::named(self.type_name()),
-            Source::Custom(custom) => Structure::custom(custom.schema()),
+            Source::Custom(custom) => custom.structure(),
         }
     }
 

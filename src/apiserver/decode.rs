@@ -73,7 +73,11 @@ pub fn body(call: &Call, expected: &GroupVersionKind, validation: FieldValidatio
     let of = Type::of_kind(&expected.group, &expected.version, &expected.kind)
         .filter(|_| call.served.custom().is_none() || *expected != call.served.row.kind());
     let decoded = read(call.content_type(), &call.body, of)?;
-    let decoded = decoded.map_err(|e| refuse(&call.body, expected, &e.to_string()))?;
+    let mut decoded = decoded.map_err(|e| refuse(&call.body, expected, &e.to_string()))?;
+    if let Some(custom) = call.served.custom().filter(|_| of.is_none()) {
+        let strict = custom.read(&mut decoded.object).map_err(|e| refuse(&call.body, expected, &e))?;
+        decoded.strict.extend(strict);
+    }
     strictly(call, &decoded.strict, validation, |why| refuse(&call.body, expected, why))?;
     with_type(decoded.object, expected, &call.body)
 }

@@ -17,6 +17,7 @@ pub mod config;
 mod connect;
 mod custom;
 mod decode;
+mod definitions;
 mod discovery;
 mod health;
 mod listen;

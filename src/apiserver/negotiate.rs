@@ -96,7 +96,16 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
 }
 
 impl Accept {
+    /// As `of`, for what has no protobuf form: custom resources.
+    pub fn without_protobuf(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
+        Self::among(headers, query, |encoding| encoding != Encoding::Protobuf)
+    }
+
     pub fn of(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
+        Self::among(headers, query, |_| true)
+    }
+
+    fn among(headers: &HeaderMap, query: &Query, known: impl Fn(Encoding) -> bool) -> Result<Self, Status> {
         let pretty = wants_pretty(headers, query);
         let gzip = header(headers, http::header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"));
         let wanted = header(headers, http::header::ACCEPT);
@@ -104,7 +113,7 @@ impl Accept {
             return Ok(Self { pretty, gzip, ..Self::default() });
         }
         for range in ranges(wanted) {
-            if let (Some(encoding), Some(form)) = (range.encoding(), range.form()) {
+            if let (Some(encoding), Some(form)) = (range.encoding().filter(|e| known(*e)), range.form()) {
                 let pretty = pretty || range.parameter("pretty") == "1";
                 return Ok(Self { encoding, form, pretty, gzip });
             }

@@ -4,21 +4,47 @@
 //! Called by: paths outside the resources.
 //! Never: writes a schema; `minik_api::openapi` does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use minik_api::Status;
-use minik_api::openapi::{self, Descriptions};
+use minik_api::openapi::{self, CustomKind, Descriptions};
 
 use crate::body::Body;
+use crate::catalog::Served;
 use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::reply;
 use crate::server::Core;
 
+/// The custom resources, by the path of their document.
+fn custom(core: &Core) -> BTreeMap<String, Vec<Arc<Served>>> {
+    let mut all: BTreeMap<String, Vec<Arc<Served>>> = BTreeMap::new();
+    for served in core.catalog.now().served().iter().filter(|s| s.custom().is_some()) {
+        all.entry(openapi::path_of(&served.row.group, &served.row.version)).or_default().push(served.clone());
+    }
+    all
+}
+
+fn kinds(served: &[Arc<Served>]) -> Vec<CustomKind<'_>> {
+    let kind = |s| {
+        let s: &Arc<Served> = s;
+        CustomKind { resource: &s.row, schema: s.custom().map(|c| c.schema()).filter(|s| s.is_object()) }
+    };
+    served.iter().map(kind).collect()
+}
+
+fn written(path: &str, custom: &BTreeMap<String, Vec<Arc<Served>>>) -> Option<String> {
+    match custom.get(path) {
+        Some(served) => Some(openapi::custom_document(&kinds(served), &descriptions())),
+        None => openapi::document(path, &descriptions()),
+    }
+}
+
 pub async fn answer(
-    _core: &Arc<Core>,
+    core: &Arc<Core>,
     path: &[&str],
     headers: &HeaderMap,
     query: &Query,
@@ -27,20 +53,26 @@ pub async fn answer(
     accept.pretty = false;
     match path {
         ["v3"] => {
-            let index = openapi::index(&[]);
+            let hashes = custom(core).into_iter().map(|(path, served)| (path, openapi::custom_hash(&kinds(&served))));
+            let index = openapi::index(&hashes.collect::<Vec<_>>());
             Ok(reply::sized(&accept, 200, "application/json", index.into()))
         }
         ["v3", rest @ ..] => {
             let wanted = rest.join("/");
             // A document takes some milliseconds to write, which other requests should not wait for.
-            let written = tokio::task::spawn_blocking(move || openapi::document(&wanted, &descriptions())).await;
+            let custom = custom(core);
+            let written = tokio::task::spawn_blocking(move || written(&wanted, &custom)).await;
             match written.map_err(|e| Status::internal(e.to_string()))? {
                 Some(document) => Ok(cached(reply::sized(&accept, 200, "application/json", document.into()), query)),
                 None => Ok(reply::text(404, "404 page not found\n")),
             }
         }
         ["v2"] => {
-            let written = tokio::task::spawn_blocking(|| openapi::document_v2(&descriptions(), |_, _| {})).await;
+            let custom: Vec<Arc<Served>> = custom(core).into_values().flatten().collect();
+            let write = move || {
+                openapi::document_v2(&descriptions(), |paths, schemas| openapi::add_custom(&kinds(&custom), paths, schemas))
+            };
+            let written = tokio::task::spawn_blocking(write).await;
             let document: Bytes = written.map_err(|e| Status::internal(e.to_string()))?.into();
             Ok(reply::sized(&accept, 200, "application/json", document))
         }
@@ -55,7 +87,7 @@ fn descriptions() -> Descriptions {
 /// A document asked for by its hash never changes.
 fn cached(mut response: Response<Body>, query: &Query) -> Response<Body> {
     let hash = query.get("hash");
-    if hash == openapi::built_in_hash() {
+    if !hash.is_empty() {
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
         if let Ok(tag) = HeaderValue::from_str(&format!("\"{hash}\"")) {

@@ -80,7 +80,10 @@ async fn answer(
     if connect::is_connect(&info) {
         return connect::handle(core, parts, body, &info, &query, &user).await;
     }
-    let accept = accept?;
+    let accept = match served.custom() {
+        Some(_) => Accept::without_protobuf(&parts.headers, &query)?,
+        None => accept?,
+    };
     let call = Call {
         headers: std::mem::take(&mut parts.headers),
         body: body::read(body).await?,

@@ -109,13 +109,22 @@ pub fn served_tree(served: &Served, entry: &Entry) -> Value {
 
 pub fn served(served: &Served, value: &Bytes) -> Value {
     let tree = stored::decode_bytes(value);
-    if served.is_stored_as_served() { tree } else { convert::convert(tree, &served.row.api_version()) }
+    if served.can_copy(value) {
+        return tree;
+    }
+    let mut tree = convert::convert(tree, &served.row.api_version());
+    if let Some(custom) = served.custom()
+        && let Err(error) = custom.read(&mut tree)
+    {
+        tracing::warn!(%error, "a stored object does not fit its definition any more");
+    }
+    tree
 }
 
 /// One stored object, copied when nothing else is asked for.
 pub fn entry(call: &Call, code: u16, served: &Served, entry: &Entry) -> Response<Body> {
     let plain = call.accept.encoding == Encoding::Json && call.accept.form == Form::Object;
-    if plain && served.is_stored_as_served() {
+    if plain && served.can_copy(&entry.value) {
         return json_bytes(&call.accept, code, entry.value.clone());
     }
     object(call, code, served, &served_tree(served, entry))
@@ -157,5 +166,8 @@ pub fn include_object(query: &Query) -> Result<IncludeObject, Status> {
 
 pub fn table(served: &Served, objects: &[&Value], query: &Query) -> Result<Value, Status> {
     let include = include_object(query)?;
-    Ok(table::render(&served.row, objects, Timestamp::now(), include))
+    Ok(match served.custom() {
+        Some(custom) => table::render_custom(custom.columns(), objects, Timestamp::now(), include),
+        None => table::render(&served.row, objects, Timestamp::now(), include),
+    })
 }

@@ -24,7 +24,7 @@ use crate::loopback::{SelfCall, StoredObjects};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::security::{Security, SecurityError, Settings};
-use crate::{bootstrap_objects, pipeline};
+use crate::{bootstrap_objects, definitions, pipeline};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -100,6 +100,7 @@ impl ApiServer {
         core.security.admissions.attach(Arc::new(SelfCall(Arc::downgrade(&core))));
         bootstrap_objects::ensure(&core).await.map_err(|s| BuildError::Bootstrap(s.message))?;
         core.security.authorizers.catch_up(core.objects.as_ref());
+        definitions::start(&core);
         Ok(Arc::new(ApiServer { core, tls }))
     }
 

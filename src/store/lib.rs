@@ -8,6 +8,8 @@
 //! A key is `segment/segment/...`. A prefix is empty (everything), ends in `/` (everything below), or is one key.
 
 mod disk;
+#[cfg(test)]
+mod disk_tests;
 mod encode;
 mod error;
 mod event;

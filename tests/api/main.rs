@@ -2,5 +2,6 @@
 
 mod access;
 mod basics;
+mod custom;
 mod server;
 mod webhooks;

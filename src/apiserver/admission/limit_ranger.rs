@@ -72,7 +72,7 @@ fn complete(pod: &mut Value, range: &Value) {
     }
     let mut done: Vec<String> = Vec::new();
     for (list, word) in [("containers", "container"), ("initContainers", "init container")] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let name = container["name"].as_str().unwrap_or("").to_string();
             for (field, defaults, what) in [("requests", &requests, "request"), ("limits", &bounds, "limit")] {
                 let mut set: Vec<&str> = Vec::new();

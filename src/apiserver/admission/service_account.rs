@@ -143,7 +143,7 @@ fn mount_token(spec: &mut Value) {
     let name = existing.clone().unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", random_suffix()));
     let mut needed = false;
     for list in ["initContainers", "containers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if items(&container["volumeMounts"]).any(|m| m["mountPath"] == MOUNT_PATH) {
                 continue;
             }

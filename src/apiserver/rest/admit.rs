@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use minik_api::Status;
 use minik_api::registry::GroupVersionKind;
+use minik_api::schema::Type;
+use minik_api::{Status, decode};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -55,7 +56,16 @@ fn pass_warnings(call: &Call, review: &Review) {
 pub async fn mutate(core: &Core, call: &Call, review: &mut Review) -> Result<(), Status> {
     let outcome = core.admission.mutate(review).await;
     pass_warnings(call, review);
-    outcome
+    outcome?;
+    // Plugins and webhooks leave nulls and spellings that reading into the type would not.
+    let kind = &review.kind;
+    let is_custom = call.served.custom().is_some() && *kind == call.served.row.kind();
+    let of = Type::of_kind(&kind.group, &kind.version, &kind.kind).filter(|_| !is_custom && review.object.is_object());
+    if let Some(of) = of {
+        let tree = std::mem::take(&mut review.object);
+        review.object = decode::from_value(of, tree).map_err(|e| Status::internal(e.to_string()))?.object;
+    }
+    Ok(())
 }
 
 pub async fn validate(core: &Core, call: &Call, review: &Review) -> Result<(), Status> {

@@ -136,7 +136,14 @@ async fn attempt(
     if track == Track::Update {
         note(call, None, &mut tree, options, "");
     }
-    let faults = validation::create(&kind.group, &kind.version, &kind.kind, &tree);
+    let faults = match call.served.custom() {
+        None => validation::create(&kind.group, &kind.version, &kind.kind, &tree),
+        Some(custom) => {
+            let mut faults = validation::custom(&tree, None, call.served.row.is_namespaced());
+            faults.extend(custom.validate(&tree, None));
+            faults
+        }
+    };
     if !faults.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, object::name(&tree), &faults).into());
     }
@@ -183,13 +190,32 @@ fn generated_name(base: &str, dice: &mut impl Rng) -> String {
 /// Notes in the managed fields who wrote what.
 pub fn note(call: &Call, old: Option<&Value>, new: &mut Value, options: &WriteOptions, subresource: &str) {
     let (manager, api_version) = (&options.field_manager, call.served.row.api_version());
-    let type_name = call.served.type_name();
-    apply::track_update(old, new, manager, apply::Operation::Update, type_name, &api_version, subresource, &now());
+    let now = now();
+    match call.served.custom() {
+        None => {
+            let type_name = call.served.type_name();
+            apply::track_update(old, new, manager, apply::Operation::Update, type_name, &api_version, subresource, &now);
+        }
+        Some(custom) => {
+            let ignored = ignored_fields(call, subresource);
+            let write = apply::Write { manager, api_version: &api_version, subresource, now: &now, ignored };
+            apply::track_update_of(old, new, custom.structure(), &write);
+        }
+    }
+}
+
+/// Fields of a custom resource that this write cannot change, so nobody comes to own them by it.
+pub fn ignored_fields(call: &Call, subresource: &str) -> &'static [&'static str] {
+    match subresource {
+        "status" => &["spec"],
+        "" if call.served.row.subresource("status").is_some() => &["status"],
+        _ => &[],
+    }
 }
 
 /// The object in the version that is stored.
 pub fn to_stored(call: &Call, tree: Value) -> Value {
-    if call.served.is_stored_as_served() { tree } else { convert::convert(tree, &call.served.stored_api_version()) }
+    if call.served.is_stored_version() { tree } else { convert::convert(tree, &call.served.stored_api_version()) }
 }
 
 /// What a client sees when the store itself fails.

@@ -206,8 +206,10 @@ pub fn plan(served: &Served, old: &Value, options: &DeleteOptions, now: Timestam
     set_finalizers(&mut tree, served.row.dependents, options);
     let held = object::finalizers(&tree).next().is_some();
     if !graceful && (held || special::is_held(served, &tree)) {
-        mark(&mut tree, now, 0);
-        special::terminating(served, &mut tree);
+        if !object::is_deleting(&tree) {
+            mark(&mut tree, now, 0);
+            special::terminating(served, &mut tree);
+        }
         return Deletion::Mark(Box::new(tree));
     }
     if grace > 0 || held { Deletion::Mark(Box::new(tree)) } else { Deletion::Now }

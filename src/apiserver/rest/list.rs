@@ -146,7 +146,7 @@ pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Statu
     let (served, accept) = (&call.served, &call.accept);
     let plain = accept.encoding == Encoding::Json && !accept.pretty;
     match accept.form {
-        Form::Object if plain && served.is_stored_as_served() => {
+        Form::Object if plain && selected.entries.iter().all(|e| served.can_copy(&e.value)) => {
             let items = selected.entries.iter().map(|e| item(served, &e.value)).collect();
             Ok(joined(call, &served.row.list_kind, &served.row.api_version(), selected, items))
         }
@@ -168,6 +168,13 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
         table["metadata"] = metadata;
         return Ok(reply::tree(&reply::json_only(accept), 200, &table));
     }
+    let mut items = items;
+    if served.custom().is_none() {
+        items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| {
+            item.remove("kind");
+            item.remove("apiVersion");
+        });
+    }
     let (kind, api_version, items) = match form {
         Form::Metadata => {
             ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".into(), items.iter().map(reply::metadata_only).collect())
@@ -187,9 +194,9 @@ struct Item {
     close: &'static [u8],
 }
 
-/// The items of typed lists have no type of their own; those of custom resources keep it, as upstream's do.
+/// The items of typed lists have no type of their own.
 fn item(served: &Served, value: &Bytes) -> Item {
-    match served.without_type(value).filter(|_| served.custom().is_none()) {
+    match served.without_type(value) {
         Some(rest) => Item { open: b"{", rest, close: b"" },
         None => Item { open: b"", rest: value.clone(), close: b"" },
     }

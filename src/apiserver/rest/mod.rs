@@ -44,6 +44,10 @@ pub async fn handle(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
     let Some(verb) = crate::catalog::verb(&call.info.verb) else { return Ok(method_not_allowed()) };
     let row = &call.served.row;
     let across = matches!(verb, Verb::List | Verb::Watch);
+    let of_one = matches!(verb, Verb::Get | Verb::Update | Verb::Patch | Verb::Delete);
+    if call.info.name.is_empty() && of_one {
+        return Ok(method_not_allowed());
+    }
     if row.is_namespaced() && call.info.namespace.is_empty() && !across {
         return Ok(if call.info.name.is_empty() { method_not_allowed() } else { page_not_found() });
     }
@@ -88,6 +92,9 @@ async fn subresource(core: &Arc<Core>, call: &Call, verb: Verb) -> Result<Respon
 /// APIs that upstream warns about, in its words.
 fn deprecation(call: &Call) {
     let row = &call.served.row;
+    if let Some(text) = call.served.custom().and_then(|c| c.deprecation.as_deref()) {
+        call.warn(text);
+    }
     if !row.group.is_empty() || row.version != "v1" {
         return;
     }

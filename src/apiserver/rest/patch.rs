@@ -89,6 +89,11 @@ fn structure(call: &Call) -> Structure<'_> {
 fn reread(call: &Call, kind: &GroupVersionKind, tree: Value, validation: FieldValidation) -> Result<Value, Status> {
     let is_custom = call.served.custom().is_some() && *kind == call.served.row.kind();
     let Some(of) = Type::of_kind(&kind.group, &kind.version, &kind.kind).filter(|_| !is_custom) else {
+        let mut tree = tree;
+        if let Some(custom) = call.served.custom() {
+            let strict = custom.read(&mut tree).map_err(|e| refuse_text(call, &e))?;
+            crate::decode::strictly(call, &strict, validation, |_| refuse_text(call, &strict_error(&strict)))?;
+        }
         return Ok(tree);
     };
     let decoded = decode::from_value(of, tree).map_err(|e| refuse(call, &e))?;
@@ -128,7 +133,7 @@ async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> R
         let tree = match call.served.custom().filter(|_| face != Face::Scale) {
             None => apply::apply(live, &applied, manager, options.force, structure(call).type_name(), sub, &now())?,
             Some(_) => {
-                let ignored: &[&str] = &[];
+                let ignored = create::ignored_fields(call, sub);
                 let write = apply::Write { manager, api_version: &call.served.row.api_version(), subresource: sub, now: &now(), ignored };
                 apply::apply_to(live, &applied, options.force, structure(call), &write)?
             }

@@ -7,17 +7,17 @@
 use std::sync::Arc;
 
 use http::Response;
-use minik_api::Status;
+use minik_api::{Status, object};
 use minik_store::Write;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::admission::Operation;
 use crate::body::Body;
-use crate::call::{Call, WriteOptions};
+use crate::call::{Call, WriteOptions, now};
 use crate::catalog::Served;
 use crate::rest::admit::{self, Subject};
 use crate::server::Core;
-use crate::{decode, reply, services};
+use crate::{decode, definitions, reply, services};
 
 fn is(served: &Served, group: &str, kind: &str) -> bool {
     served.row.group == group && served.row.kind == kind
@@ -33,13 +33,18 @@ pub fn release(call: &Call, old: &Value) -> Vec<Write> {
     if is(&call.served, "", "Service") { services::release(old) } else { Vec::new() }
 }
 
-/// A Namespace also waits for its own list of finalizers, in `spec`.
+/// A Namespace also waits for its own list of finalizers, in `spec`; a definition for the end of its objects.
 pub fn is_held(served: &Served, tree: &Value) -> bool {
     is(served, "", "Namespace") && tree["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
+        || (is_definition(served) && !object::is_deleting(tree))
+}
+
+fn is_definition(served: &Served) -> bool {
+    is(served, "apiextensions.k8s.io", "CustomResourceDefinition")
 }
 
 pub fn may_vanish(call: &Call, tree: &Value) -> bool {
-    !is_held(&call.served, tree)
+    is_definition(&call.served) || !is_held(&call.served, tree)
 }
 
 pub fn terminating(served: &Served, tree: &mut Value) {
@@ -47,21 +52,18 @@ pub fn terminating(served: &Served, tree: &mut Value) {
         tree["status"]["phase"] = "Terminating".into();
         tree["metadata"].as_object_mut().expect("a stored object has metadata").remove("deletionGracePeriodSeconds");
     }
+    if is_definition(served) {
+        let mut finalizers: Vec<&str> = object::finalizers(tree).filter(|f| *f != definitions::CLEANUP).collect();
+        finalizers.push(definitions::CLEANUP);
+        tree["metadata"]["finalizers"] = json!(finalizers);
+        let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+        definitions::set_condition(tree, "Terminating", "True", "InstanceDeletionPending", message, &now());
+    }
 }
 
 /// Most deletions answer with a `Status`; these show the object.
 pub fn shows_what_it_deletes(served: &Served) -> bool {
-    let row = &served.row;
-    match row.group.as_ref() {
-        "" => matches!(
-            row.kind.as_ref(),
-            "Pod" | "Service" | "Namespace" | "PersistentVolume" | "PersistentVolumeClaim" | "PodTemplate"
-                | "ResourceQuota" | "ServiceAccount"
-        ),
-        "storage.k8s.io" => row.kind != "CSIStorageCapacity",
-        "resource.k8s.io" => true,
-        _ => false,
-    }
+    served.row.returns_deleted
 }
 
 /// Kinds that are answered and not stored: reviews.

@@ -133,7 +133,13 @@ impl Change<'_> {
 
     fn check(&self, call: &Call, new: &Value, old: &Value) -> Result<(), Status> {
         let kind = call.served.row.kind();
+        let custom = call.served.custom();
         let faults = match self.face {
+            _ if custom.is_some() => {
+                let mut faults = validation::custom(new, Some(old), call.served.row.is_namespaced());
+                faults.extend(custom.into_iter().flat_map(|c| c.validate(new, Some(old))));
+                faults
+            }
             Face::Whole => validation::update(&kind.group, &kind.version, &kind.kind, new, old),
             face => {
                 let sub = face.subresource();

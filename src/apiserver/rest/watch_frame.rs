@@ -38,7 +38,7 @@ impl Frames {
     /// An event about a stored object.
     pub fn object(&mut self, out: &mut BytesMut, served: &Served, kind: &'static str, value: &Bytes) {
         let plain = self.accept.encoding == Encoding::Json && self.accept.form == Form::Object;
-        if plain && served.is_stored_as_served() {
+        if plain && served.can_copy(value) {
             return json_frame(out, kind, value);
         }
         self.tree(out, served, kind, &reply::served(served, value));

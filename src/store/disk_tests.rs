@@ -1,0 +1,220 @@
+//! What the disk may do to the store, and what the store still owes: every write that was acknowledged.
+//!
+//! The disk here is memory that remembers what was written and what was synced. A crash keeps all that was synced and
+//! any part of what was written since.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use redb::StorageBackend;
+
+use super::*;
+use crate::disk::open_backend;
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Length(u64),
+    Write(u64, Vec<u8>),
+}
+
+#[derive(Debug, Default)]
+struct Platter {
+    /// As it is when everything arrives.
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    since: Vec<Operation>,
+}
+
+impl Platter {
+    /// What a crash may leave: the synced image and those of the later operations that `keep` lets through.
+    fn crashed(&self, mut keep: impl FnMut(usize) -> bool) -> Vec<u8> {
+        let mut image = self.synced.clone();
+        for (index, operation) in self.since.iter().enumerate() {
+            if keep(index) {
+                act(&mut image, operation);
+            }
+        }
+        image
+    }
+}
+
+fn act(image: &mut Vec<u8>, operation: &Operation) {
+    match operation {
+        Operation::Length(length) => image.resize(*length as usize, 0),
+        Operation::Write(offset, data) => {
+            let end = *offset as usize + data.len();
+            if image.len() < end {
+                image.resize(end, 0);
+            }
+            image[*offset as usize..end].copy_from_slice(data);
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct FakeDisk {
+    platter: Arc<Mutex<Platter>>,
+    /// How many writes and syncs still work; `None`: all.
+    left: Option<Arc<AtomicUsize>>,
+    /// Images that a crash may leave, each with the number of writes acknowledged before it was taken.
+    images: Arc<Mutex<Vec<(usize, Vec<u8>)>>>,
+    acknowledged: Arc<AtomicUsize>,
+}
+
+fn broken() -> std::io::Error {
+    std::io::Error::other("the disk is broken")
+}
+
+impl FakeDisk {
+    fn of(image: Vec<u8>) -> Self {
+        let platter = Platter { now: image.clone(), synced: image, since: Vec::new() };
+        Self { platter: Arc::new(Mutex::new(platter)), ..Self::default() }
+    }
+
+    fn spend(&self) -> Result<(), std::io::Error> {
+        let Some(left) = &self.left else { return Ok(()) };
+        let worked = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        if worked { Ok(()) } else { Err(broken()) }
+    }
+
+    fn perform(&self, operation: Operation) -> Result<(), std::io::Error> {
+        self.spend()?;
+        let mut platter = self.platter.lock();
+        act(&mut platter.now, &operation);
+        platter.since.push(operation);
+        Ok(())
+    }
+}
+
+impl StorageBackend for FakeDisk {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        Ok(self.platter.lock().now.len() as u64)
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        let platter = self.platter.lock();
+        let end = offset as usize + out.len();
+        out.copy_from_slice(platter.now.get(offset as usize..end).ok_or_else(broken)?);
+        Ok(())
+    }
+    fn set_len(&self, length: u64) -> Result<(), std::io::Error> {
+        self.perform(Operation::Length(length))
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.perform(Operation::Write(offset, data.to_vec()))
+    }
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.spend()?;
+        let acknowledged = self.acknowledged.load(Ordering::SeqCst);
+        let mut platter = self.platter.lock();
+        // Crashes just before this sync: nothing, every other one, and all but the last of the operations arrived.
+        let count = platter.since.len();
+        let crashes = [platter.crashed(|_| false), platter.crashed(|i| i % 2 == 0), platter.crashed(|i| i + 1 < count)];
+        self.images.lock().extend(crashes.map(|image| (acknowledged, image)));
+        platter.synced = platter.now.clone();
+        platter.since.clear();
+        Ok(())
+    }
+}
+
+fn open(disk: &FakeDisk) -> Result<Store, Error> {
+    Store::from_disk(open_backend(disk.clone())?, Options::default())
+}
+
+fn value(step: usize) -> Encode {
+    let text = format!("{step}/{}@", "x".repeat(step * 37 % 900));
+    let hole = text.len();
+    Encode::with_hole(text, hole)
+}
+
+/// One write after the other, until one fails; answers with how many were acknowledged.
+async fn work(store: &Store, disk: &FakeDisk, steps: usize) -> usize {
+    for step in 0..steps {
+        let key = format!("k/{}", step % 17);
+        let outcome = match store.get(&key) {
+            None => store.create(&key, value(step)).await,
+            Some(_) if step % 5 == 0 => store.delete(&key, None).await,
+            Some(entry) => store.update(&key, entry.modified, value(step)).await,
+        };
+        if outcome.is_err() {
+            return step;
+        }
+        disk.acknowledged.store(step + 1, Ordering::SeqCst);
+    }
+    steps
+}
+
+/// What the store holds after each number of steps, by the same work on a disk that is whole.
+async fn history(steps: usize) -> Vec<Vec<(String, Vec<u8>)>> {
+    let disk = FakeDisk::default();
+    let store = open(&disk).expect("an empty disk");
+    let mut states = vec![contents(&store)];
+    for step in 0..steps {
+        let key = format!("k/{}", step % 17);
+        let outcome = match store.get(&key) {
+            None => store.create(&key, value(step)).await,
+            Some(_) if step % 5 == 0 => store.delete(&key, None).await,
+            Some(entry) => store.update(&key, entry.modified, value(step)).await,
+        };
+        outcome.expect("the disk is whole");
+        states.push(contents(&store));
+    }
+    states
+}
+
+fn contents(store: &Store) -> Vec<(String, Vec<u8>)> {
+    let page = store.range(&Range::default()).expect("now");
+    page.entries.iter().map(|e| (e.key.to_string(), e.value.to_vec())).collect()
+}
+
+const STEPS: usize = 60;
+
+#[tokio::test]
+async fn a_crash_at_any_sync_loses_no_acknowledged_write_and_shows_no_half_of_one() {
+    let states = history(STEPS).await;
+    let disk = FakeDisk::default();
+    let store = open(&disk).expect("an empty disk");
+    assert_eq!(work(&store, &disk, STEPS).await, STEPS);
+    drop(store);
+    let images = std::mem::take(&mut *disk.images.lock());
+    assert!(images.len() >= STEPS, "there was a sync for every write");
+    for (acknowledged, image) in images {
+        let found = match open(&FakeDisk::of(image)) {
+            Ok(store) => {
+                let steps = store.revision().0 as usize - 1;
+                assert!(steps >= acknowledged, "{acknowledged} were acknowledged, {steps} are there");
+                assert_eq!(contents(&store), states[steps], "after {steps} steps");
+                continue;
+            }
+            Err(error) => error,
+        };
+        assert_eq!(acknowledged, 0, "only a file that was never finished may be refused: {found}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_failed_write_nothing_is_acknowledged_and_nothing_acknowledged_is_lost() {
+    let states = history(STEPS).await;
+    for budget in (0..400).step_by(7) {
+        let disk = FakeDisk { left: Some(Arc::new(AtomicUsize::new(budget))), ..FakeDisk::default() };
+        let Ok(store) = open(&disk) else { continue };
+        let acknowledged = work(&store, &disk, STEPS).await;
+        if acknowledged < STEPS {
+            let again = store.create("later/x", value(1)).await;
+            assert!(matches!(again, Err(Error::Disk(_))), "a store whose disk failed takes no more writes");
+            assert_eq!(contents(&store), states[acknowledged], "readers see what was acknowledged");
+        }
+        drop(store);
+        let image = disk.platter.lock().crashed(|_| false);
+        let store = match open(&FakeDisk::of(image)) {
+            Ok(store) => store,
+            Err(error) => {
+                assert_eq!(acknowledged, 0, "budget {budget}: {error}");
+                continue;
+            }
+        };
+        let steps = store.revision().0 as usize - 1;
+        assert!(steps >= acknowledged, "budget {budget}: {acknowledged} were acknowledged, {steps} are there");
+        assert_eq!(contents(&store), states[steps]);
+    }
+}

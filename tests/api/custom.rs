@@ -1,0 +1,117 @@
+//! Custom resources: defined, served, checked, and gone with their definition.
+
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const TABS: &str = "/apis/example.com/v1/namespaces/default/crontabs";
+
+fn definition() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "crontabs.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "crontabs", "singular": "crontab", "kind": "CronTab", "shortNames": ["ct"]},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "subresources": {"status": {}, "scale": {
+                    "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+                "additionalPrinterColumns": [{"name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec"}],
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "required": ["cronSpec"], "properties": {
+                        "cronSpec": {"type": "string", "pattern": "^[0-9* ]+$"},
+                        "replicas": {"type": "integer", "default": 3, "maximum": 9},
+                    }},
+                    "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
+                }}},
+            }],
+        },
+    })
+}
+
+async fn established() -> Server {
+    let server = Server::start().await;
+    server.post(DEFINITIONS, &definition()).await.ok();
+    let mut events = server.watch(&format!("{DEFINITIONS}?watch=1")).await;
+    loop {
+        let event = events.next().await.expect("the definition is settled");
+        let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
+            return server;
+        }
+    }
+}
+
+fn tab(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "example.com/v1", "kind": "CronTab", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn an_established_definition_serves_its_objects() {
+    let server = established().await;
+    let created = server.post(TABS, &tab("a", json!({"cronSpec": "* *", "extra": 1}))).await;
+    assert_eq!(created.headers["warning"], r#"299 - "unknown field \"spec.extra\"""#);
+    let created = created.ok();
+    assert_eq!((&created["spec"], &created["metadata"]["generation"]), (&json!({"cronSpec": "* *", "replicas": 3}), &json!(1)));
+    let scaled = server.patch("merge", &format!("{TABS}/a/scale"), &json!({"spec": {"replicas": 5}})).await.ok();
+    assert_eq!(scaled["spec"]["replicas"], 5);
+    let patched = server.patch("merge", &format!("{TABS}/a"), &json!({"spec": {"cronSpec": "1"}, "status": {"replicas": 1}})).await.ok();
+    assert_eq!((&patched["spec"]["replicas"], patched.get("status")), (&json!(5), None));
+    let status = server.patch("merge", &format!("{TABS}/a/status"), &json!({"status": {"replicas": 1}})).await.ok();
+    assert_eq!((&status["status"]["replicas"], &status["metadata"]["generation"]), (&json!(1), &json!(3)));
+    let strategic = server.patch("strategic-merge", &format!("{TABS}/a"), &json!({})).await;
+    assert_eq!(strategic.code, 415);
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let table = server.send("GET", TABS, &[("accept", accept)], "").await.ok();
+    assert_eq!(table["rows"][0]["cells"], json!(["a", "1"]));
+    let applied = server.patch("apply", &format!("{TABS}/b?fieldManager=me"), &tab("b", json!({"cronSpec": "2"}))).await;
+    let applied = (applied.code, applied.ok());
+    assert_eq!((applied.0, &applied.1["metadata"]["managedFields"][0]["manager"]), (201, &json!("me")));
+}
+
+#[tokio::test]
+async fn an_object_that_does_not_fit_its_schema_is_refused() {
+    let server = established().await;
+    let refused = server.post(TABS, &tab("a", json!({"cronSpec": "x", "replicas": 10}))).await.refusal();
+    assert_eq!(
+        refused,
+        "422 Invalid: CronTab.example.com \"a\" is invalid: [spec.cronSpec: Invalid value: \"x\": spec.cronSpec in body should match '^[0-9* ]+$', spec.replicas: Invalid value: 10: spec.replicas in body should be less than or equal to 9]"
+    );
+    let strict = server.post(&format!("{TABS}?fieldValidation=Strict"), &tab("a", json!({"cronSpec": "1", "b": 1}))).await.refusal();
+    assert!(strict.contains(r#"strict decoding error: unknown field "spec.b""#), "{strict}");
+}
+
+#[tokio::test]
+async fn discovery_and_openapi_follow_definitions() {
+    let server = established().await;
+    let list = server.get("/apis/example.com/v1").await.ok();
+    let names: Vec<&str> = list["resources"].as_array().expect("resources").iter().filter_map(|r| r["name"].as_str()).collect();
+    assert_eq!(names, ["crontabs", "crontabs/scale", "crontabs/status"]);
+    let index = server.get("/openapi/v3").await.ok();
+    assert!(index["paths"]["apis/example.com/v1"].is_object());
+    let document = server.get("/openapi/v3/apis/example.com/v1").await.ok();
+    assert!(document["components"]["schemas"]["com.example.v1.CronTab"]["properties"]["spec"].is_object());
+}
+
+#[tokio::test]
+async fn a_definition_takes_its_objects_with_it() {
+    let server = established().await;
+    server.post(TABS, &tab("a", json!({"cronSpec": "1"}))).await.ok();
+    let mut held = tab("b", json!({"cronSpec": "1"}));
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    server.post(TABS, &held).await.ok();
+    let mut events = server.watch(&format!("{DEFINITIONS}?watch=1")).await;
+    assert_eq!(events.line().await, "ADDED crontabs.example.com");
+    server.delete(&format!("{DEFINITIONS}/crontabs.example.com")).await.ok();
+    assert_eq!(events.line().await, "MODIFIED crontabs.example.com");
+    let mut tabs = server.watch(&format!("{TABS}?watch=1")).await;
+    while server.get(&format!("{TABS}/b")).await.ok()["metadata"]["deletionTimestamp"].is_null() {
+        tabs.line().await;
+    }
+    let free = json!({"metadata": {"finalizers": null}});
+    server.patch("merge", &format!("{TABS}/b"), &free).await.ok();
+    assert_eq!(events.line().await, "DELETED crontabs.example.com");
+    assert_eq!(server.get(TABS).await.code, 404);
+}
