@@ -16,13 +16,15 @@ pub use names::{conflicts, rows};
 use minik_api::schema::Type;
 use minik_api::structure::Structure;
 use minik_api::{FieldError, decode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One version of a definition.
 #[derive(Debug)]
 pub struct Custom {
     /// `openAPIV3Schema`; `Null` when the version has none.
     schema: Value,
+    /// The same with the fields that every object has: what apply merges by.
+    merging: Value,
     /// `additionalPrinterColumns`, or `Null`.
     columns: Value,
     /// `subresources.scale`: the paths of replicas, of the status' replicas and of the selector (may be empty).
@@ -44,7 +46,7 @@ impl Custom {
         self.scale.as_ref().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str()))
     }
     pub fn structure(&self) -> Structure<'_> {
-        Structure::custom(&self.schema)
+        Structure::custom(&self.merging)
     }
 
     /// Takes out what the schema does not know and fills in its defaults; answers with what a strict reader objects to.
@@ -60,6 +62,33 @@ impl Custom {
     pub fn validate(&self, tree: &Value, old: Option<&Value>) -> Vec<FieldError> {
         validate::root(&self.schema, tree, old)
     }
+}
+
+/// A version's schema with `apiVersion`, `kind` and `metadata`, which definitions leave out.
+fn merging_schema(schema: &Value) -> Value {
+    let text = json!({"type": "string"});
+    let texts = json!({"type": "object", "additionalProperties": text});
+    let owner = json!({"type": "object", "x-kubernetes-map-type": "atomic", "properties": {
+        "apiVersion": text, "kind": text, "name": text, "uid": text,
+        "controller": {"type": "boolean"}, "blockOwnerDeletion": {"type": "boolean"},
+    }});
+    let metadata = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {
+        "name": text, "namespace": text, "generateName": text, "uid": text, "resourceVersion": text, "selfLink": text,
+        "creationTimestamp": text, "deletionTimestamp": text, "generation": {"type": "integer"},
+        "deletionGracePeriodSeconds": {"type": "integer"}, "labels": texts, "annotations": texts,
+        "finalizers": {"type": "array", "x-kubernetes-list-type": "set", "items": text},
+        "ownerReferences": {
+            "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["uid"], "items": owner,
+        },
+    }});
+    let mut merging = match schema {
+        Value::Object(_) => schema.clone(),
+        _ => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+    };
+    for (field, schema) in [("apiVersion", &text), ("kind", &text), ("metadata", &metadata)] {
+        merging["properties"][field] = schema.clone();
+    }
+    merging
 }
 
 /// `metadata` has the same type everywhere.

@@ -140,6 +140,7 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
         None => format!("{}/{} {} is deprecated", row.group, row.version, row.kind),
     });
     let custom = Custom {
+        merging: super::merging_schema(&version["schema"]["openAPIV3Schema"]),
         schema: version["schema"]["openAPIV3Schema"].clone(),
         columns: version["additionalPrinterColumns"].clone(),
         scale: scale.map(|s| (path(s, "specReplicasPath"), path(s, "statusReplicasPath"), path(s, "labelSelectorPath"))),
