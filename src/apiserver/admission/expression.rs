@@ -12,6 +12,8 @@ use cel::{Context, Env, Program};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::asking::Asking;
+
 /// Compiled programs are kept by their text; this many, then all are forgotten.
 const PROGRAMS_MAX: usize = 1024;
 
@@ -25,6 +27,7 @@ fn environment() -> Arc<Env> {
             // Two libraries that declare the same function would be a fault of this table alone.
             env.add_extension(extension).expect("the extension libraries do not overlap");
         }
+        env.add_extension(super::asking::declare).expect("nobody else asks the authorizer");
         Arc::new(env)
     };
     ENVIRONMENT.get_or_init(build).clone()
@@ -48,11 +51,18 @@ pub fn compile(text: &str) -> Result<Arc<Program>, String> {
 
 /// Names an expression may use.
 #[derive(Clone, Default)]
-pub struct Variables(HashMap<&'static str, cel::Value>);
+pub struct Variables {
+    values: HashMap<&'static str, cel::Value>,
+    authorizer: Option<Asking>,
+}
 
 impl Variables {
     pub fn with(mut self, name: &'static str, value: cel::Value) -> Self {
-        self.0.insert(name, value);
+        self.values.insert(name, value);
+        self
+    }
+    pub fn with_authorizer(mut self, authorizer: Asking) -> Self {
+        self.authorizer = Some(authorizer);
         self
     }
 }
@@ -60,8 +70,11 @@ impl Variables {
 pub fn evaluate(text: &str, variables: &Variables) -> Result<cel::Value, String> {
     let program = compile(text)?;
     let mut context = Context::with_env(environment());
-    for (name, value) in &variables.0 {
+    for (name, value) in &variables.values {
         context.add_variable_from_value(*name, value.clone());
+    }
+    if let Some(authorizer) = &variables.authorizer {
+        context.add_variable_as_val("authorizer", Box::new(authorizer.clone()));
     }
     program.execute(&context).map_err(|error| match error {
         cel::ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),

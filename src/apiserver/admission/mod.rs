@@ -4,6 +4,7 @@
 //! Called by: the pipeline, for create, update, delete and connect, with the object decoded and defaulted.
 //! Never: stores an object; it sees the object before the store does.
 
+mod asking;
 mod certificates;
 mod chain;
 mod claim_resize;

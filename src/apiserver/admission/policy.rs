@@ -69,7 +69,7 @@ fn refusal(review: &Review, first: &Failure, denied: &[Failure]) -> Status {
         _ => 422,
     };
     status.reason = if first.reason.is_empty() { "Invalid".into() } else { first.reason.clone() };
-    let causes = denied.iter().map(|f| Cause { message: f.message.clone(), ..Cause::default() });
+    let causes = denied.iter().map(|f| Cause { message: text(f), ..Cause::default() });
     status.details.get_or_insert_with(Details::default).causes.extend(causes);
     status
 }
@@ -122,7 +122,7 @@ fn judge(policy: &Value, binding: &Value, review: &Review, world: &World) -> Vec
     };
     let namespace = world.objects.get(resources::NAMESPACES, "", &review.namespace);
     let namespace = namespace.map_or(cel::Value::Null, |n| to_cel(&n));
-    let base = variables(review).with("namespaceObject", namespace);
+    let base = variables(review, world).with("namespaceObject", namespace);
     let mut found = Vec::new();
     for param in params {
         let known = base.clone().with("params", param.map_or(cel::Value::Null, |p| to_cel(&p)));
@@ -136,7 +136,7 @@ fn judge(policy: &Value, binding: &Value, review: &Review, world: &World) -> Vec
 }
 
 fn evaluate(spec: &Value, known: Variables, lenient: bool) -> Vec<(String, String)> {
-    let known = with_variables(spec, known);
+    let (known, broken) = with_variables(spec, known);
     let mut found = Vec::new();
     for rule in spec["validations"].as_array().into_iter().flatten() {
         let text = rule["expression"].as_str().unwrap_or("");
@@ -144,24 +144,43 @@ fn evaluate(spec: &Value, known: Variables, lenient: bool) -> Vec<(String, Strin
             Ok(cel::Value::Bool(true)) => {}
             Ok(_) => found.push((message(rule, &known), rule["reason"].as_str().unwrap_or("").to_string())),
             Err(_) if lenient => {}
-            Err(error) => found.push((format!("expression '{text}' resulted in error: {error}"), String::new())),
+            Err(error) => {
+                let error = explain(error, text, &broken);
+                found.push((format!("expression '{text}' resulted in error: {error}"), String::new()));
+            }
         }
     }
     found
 }
 
+/// Name and fault of a variable that could not be computed.
+type Broken = (String, String);
+
 /// Each variable may use those before it. One that fails is left out: whoever uses it fails, nobody else does.
-fn with_variables(spec: &Value, mut known: Variables) -> Variables {
+fn with_variables(spec: &Value, mut known: Variables) -> (Variables, Vec<Broken>) {
     let mut values: Vec<(String, cel::Value)> = Vec::new();
+    let mut broken = Vec::new();
     known = known.with("variables", expression::map_of(values.clone()));
     for variable in spec["variables"].as_array().into_iter().flatten() {
         let (name, text) = (variable["name"].as_str().unwrap_or(""), variable["expression"].as_str().unwrap_or(""));
-        if let Ok(value) = expression::evaluate(text, &known) {
-            values.push((name.into(), value));
-            known = known.with("variables", expression::map_of(values.clone()));
+        match expression::evaluate(text, &known) {
+            Ok(value) => {
+                values.push((name.into(), value));
+                known = known.with("variables", expression::map_of(values.clone()));
+            }
+            Err(error) => broken.push((name.into(), explain(error, text, &broken))),
         }
     }
-    known
+    (known, broken)
+}
+
+/// An expression that misses a variable is told what is wrong with the variable.
+fn explain(error: String, text: &str, broken: &[Broken]) -> String {
+    let missed = error.strip_prefix("no such key: ");
+    match broken.iter().find(|(name, _)| missed == Some(name) && text.contains(&format!("variables.{name}"))) {
+        Some((name, fault)) => format!("composited variable {name:?} fails to evaluate: {fault}"),
+        None => error,
+    }
 }
 
 fn message(rule: &Value, known: &Variables) -> String {
@@ -301,9 +320,31 @@ mod tests {
             check(policy(broken.clone()), binding(json!({})), 1),
             Err((422, denied("expression 'object.spec.gone == 1' resulted in error: no such key: gone")))
         );
+        let variable = json!({"variables": [{"name": "bad", "expression": "object.spec.gone"}],
+            "validations": [{"expression": "variables.bad == 1"}]});
+        assert_eq!(
+            check(policy(variable), binding(json!({})), 1),
+            Err((
+                422,
+                denied(
+                    "expression 'variables.bad == 1' resulted in error: composited variable \"bad\" fails to evaluate: no such key: gone"
+                )
+            ))
+        );
         let mut lenient = broken;
         lenient["failurePolicy"] = "Ignore".into();
         assert_eq!(check(policy(lenient), binding(json!({})), 1), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_rule_may_ask_what_the_writer_may_do() {
+        let asks = |expression: &str| policy(json!({"validations": [{"expression": expression, "message": "no"}]}));
+        let allowed = "authorizer.group('apps').resource('deployments').namespace('a').check('scale').allowed()";
+        assert_eq!(check(asks(allowed), binding(json!({})), 1), Ok(vec![]));
+        let own = "authorizer.requestResource.check('x').allowed() && authorizer.path('/x').check('get').allowed()";
+        assert_eq!(check(asks(own), binding(json!({})), 1), Ok(vec![]));
+        let reason = "authorizer.group('').resource('pods').check('get').reason() != ''";
+        assert_eq!(check(asks(reason), binding(json!({})), 1), Err((422, denied("no"))));
     }
 
     #[test]

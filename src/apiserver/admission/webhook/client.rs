@@ -100,7 +100,14 @@ pub async fn call(config: &Value, world: &World, seconds: i64, body: &Value) -> 
 }
 
 async fn exchange(place: &Place, ca: &str, body: &Value) -> Result<(u16, Bytes), String> {
-    let stream = TcpStream::connect(&place.dial).await.map_err(|e| format!("dial tcp {}: {e}", place.dial))?;
+    let stream = TcpStream::connect(&place.dial).await.map_err(|error| {
+        let what = match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_string(),
+            std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_string(),
+            _ => error.to_string(),
+        };
+        format!("dial tcp {}: {what}", place.dial)
+    })?;
     // One small request: waiting to fill a packet only costs time.
     let _ = stream.set_nodelay(true);
     let name = ServerName::try_from(place.name.clone()).map_err(|e| e.to_string())?;

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use self::exchange::Answer;
 use super::Review;
+use super::asking::Asking;
 use super::expression::{self, Variables, to_cel};
 use super::plugin::World;
 use super::rules;
@@ -66,7 +67,7 @@ fn selected(mut configurations: Vec<Arc<Value>>, review: &Review, world: &World)
 }
 
 /// What every expression about a write may use.
-pub fn variables(review: &Review) -> Variables {
+pub fn variables(review: &Review, world: &World) -> Variables {
     let mut request = exchange::request(review, "");
     if let Some(fields) = request.as_object_mut() {
         fields.remove("object");
@@ -76,6 +77,7 @@ pub fn variables(review: &Review) -> Variables {
         .with("object", to_cel(&review.object))
         .with("oldObject", to_cel(&review.old))
         .with("request", to_cel(&request))
+        .with_authorizer(Asking::of(review, world.authorizer.clone()))
 }
 
 /// Whether all conditions of `of` hold; a fault in one counts only when none is false.
@@ -105,7 +107,7 @@ async fn ask(webhook: &Webhook, review: &Review, world: &World) -> Result<Option
         Err(Status::internal(message))
     };
     if webhook.field("matchConditions").as_array().is_some_and(|c| !c.is_empty()) {
-        match conditions_hold(webhook.whole(), &variables(review)) {
+        match conditions_hold(webhook.whole(), &variables(review, world)) {
             Ok(true) => {}
             Ok(false) => return Ok(None),
             Err(_) if webhook.ignores_failure() => return Ok(None),
