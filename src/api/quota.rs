@@ -28,11 +28,7 @@ pub fn count_name(group: &str, resource: &str) -> String {
 pub fn usage(group: &str, resource: &str, object: &Value, now: Timestamp) -> Amounts {
     let mut used: Amounts = BTreeMap::from([(count_name(group, resource), one(1))]);
     match (group, resource) {
-        ("", "pods") => {
-            if counts_as_running(object, now) {
-                pod_usage(object, &mut used);
-            }
-        }
+        ("", "pods") if counts_as_running(object, now) => pod_usage(object, &mut used),
         ("", "services") => service_usage(object, &mut used),
         ("", "persistentvolumeclaims") => claim_usage(object, &mut used),
         ("", "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas") => {
