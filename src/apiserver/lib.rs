@@ -19,6 +19,7 @@ mod custom;
 mod decode;
 mod definitions;
 mod discovery;
+mod expiry;
 mod health;
 mod listen;
 mod loopback;

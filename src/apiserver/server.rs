@@ -24,7 +24,7 @@ use crate::loopback::{SelfCall, StoredObjects};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::security::{Security, SecurityError, Settings};
-use crate::{bootstrap_objects, definitions, pipeline};
+use crate::{bootstrap_objects, definitions, expiry, pipeline};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -101,6 +101,7 @@ impl ApiServer {
         bootstrap_objects::ensure(&core).await.map_err(|s| BuildError::Bootstrap(s.message))?;
         core.security.authorizers.catch_up(core.objects.as_ref());
         definitions::start(&core);
+        expiry::start(&core);
         Ok(Arc::new(ApiServer { core, tls }))
     }
 

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use http::Response;
-use minik_api::decode::{DecodeError, strict_error};
 use minik_api::patch::{json, merge, strategic};
 use minik_api::registry::GroupVersionKind;
 use minik_api::schema::Type;
@@ -22,6 +21,7 @@ use crate::rest::create::{self, Track, default, respond};
 use crate::rest::face::Face;
 use crate::rest::update::{Change, shown};
 use crate::server::Core;
+use crate::stored;
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
@@ -87,28 +87,30 @@ fn structure(call: &Call) -> Structure<'_> {
 
 /// Back into the shape of its type: unknown fields go, quantities and times get their one spelling.
 fn reread(call: &Call, kind: &GroupVersionKind, tree: Value, validation: FieldValidation) -> Result<Value, Status> {
+    let sent = tree.clone();
+    let refuse = |why: &str| refuse(&sent, why);
     let is_custom = call.served.custom().is_some() && *kind == call.served.row.kind();
-    let Some(of) = Type::of_kind(&kind.group, &kind.version, &kind.kind).filter(|_| !is_custom) else {
-        let mut tree = tree;
-        if let Some(custom) = call.served.custom() {
-            let strict = custom.read(&mut tree).map_err(|e| refuse_text(call, &e))?;
-            crate::decode::strictly(call, &strict, validation, |_| refuse_text(call, &strict_error(&strict)))?;
+    let of = Type::of_kind(&kind.group, &kind.version, &kind.kind).filter(|_| !is_custom);
+    let (tree, strict) = match (of, call.served.custom()) {
+        (Some(of), _) => {
+            let decoded = decode::from_value(of, tree).map_err(|e| refuse(&e.to_string()))?;
+            (decoded.object, decoded.strict)
         }
-        return Ok(tree);
+        (None, Some(custom)) => {
+            let mut tree = tree;
+            let strict = custom.read(&mut tree).map_err(|e| refuse(&e))?;
+            (tree, strict)
+        }
+        (None, None) => (tree, Vec::new()),
     };
-    let decoded = decode::from_value(of, tree).map_err(|e| refuse(call, &e))?;
-    crate::decode::strictly(call, &decoded.strict, validation, |_| refuse_text(call, &strict_error(&decoded.strict)))?;
-    Ok(decoded.object)
-}
-
-fn refuse(call: &Call, error: &DecodeError) -> Status {
-    refuse_text(call, &error.to_string())
+    crate::decode::strictly(call, &strict, validation, refuse)?;
+    Ok(tree)
 }
 
 /// 422 about the patch as a whole: it leads to an object that cannot be.
-fn refuse_text(call: &Call, why: &str) -> Status {
-    let sent = String::from_utf8_lossy(&call.body).into_owned();
-    Status::invalid("", "", "", &[FieldError::invalid("patch", &sent.into(), why)])
+fn refuse(patched: &Value, why: &str) -> Status {
+    let text = String::from_utf8_lossy(&stored::to_json(patched)).into_owned();
+    Status::invalid("", "", "", &[FieldError::invalid("patch", &text.into(), why)])
 }
 
 fn same_object(call: &Call, tree: &Value) -> Result<(), Status> {
