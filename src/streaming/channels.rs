@@ -12,7 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::command::{CommandSession, Ends, Exit, PIPE_BYTES, RESIZES_MAX, TerminalSize};
 use crate::forward::{Forward, ForwardSession};
@@ -146,7 +148,13 @@ where
             return;
         }
     }
+    let _ = sink.send(goodbye()).await;
     let _ = sink.close().await;
+}
+
+/// kubectl takes any other end than a normal closure, also one without a code, for a broken connection.
+pub(crate) fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }
 
 async fn pump(
@@ -258,7 +266,9 @@ mod tests {
         let status = client.next().await.unwrap().unwrap().into_data();
         assert_eq!(status[0], ERROR);
         assert!(String::from_utf8_lossy(&status).contains("exit status 3"));
-        assert!(client.next().await.unwrap().unwrap().is_close());
+        // Regression: without the code 1000 kubectl reported a lost connection instead of the command's exit code.
+        let Message::Close(Some(frame)) = client.next().await.unwrap().unwrap() else { panic!("no close frame") };
+        assert_eq!(frame.code, CloseCode::Normal);
     }
 
     #[test]

@@ -36,6 +36,7 @@ where
                 return;
             }
         }
+        let _ = messages.send(crate::channels::goodbye()).await;
         let _ = messages.close().await;
     });
     theirs

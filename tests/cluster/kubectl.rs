@@ -88,12 +88,13 @@ fn run(c: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// `script` gives kubectl a terminal, as a person's shell does.
+/// `script` gives kubectl a terminal, as a person's shell does. The size arrives on a channel of its own, with any
+/// server a moment after the command has begun; hence the pause in the command.
 fn terminal(c: &Cluster) -> Result<()> {
     c.namespace("terminal")?;
     c.kubectl(&["run", "box", "-n", "terminal", "--image=test/busybox:1", "--", "sleep", "3600"])?;
     c.kubectl(&["wait", "pod/box", "-n", "terminal", "--for=condition=Ready", "--timeout=60s"])?;
-    let inner = "kubectl exec -it -n terminal box -- sh -c 'test -t 0 && echo a terminal; stty size'";
+    let inner = "kubectl exec -it -n terminal box -- sh -c 'test -t 0 && echo a terminal; sleep 0.5; stty size'";
     let mut command = c.kubectl_command(&[]);
     let path = command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect::<Vec<_>>();
     let mut script = std::process::Command::new("script");

@@ -20,6 +20,9 @@ use harness::Cluster;
 type Test = fn(&Cluster) -> anyhow::Result<()>;
 
 fn main() {
+    if let Some(code) = network::get_main() {
+        std::process::exit(code);
+    }
     let args = Arguments::from_args();
     let shared: Vec<(&str, Test)> = [app::TESTS, kubectl::TESTS, network::TESTS].concat();
     let wanted = |name: &str| args.filter.as_deref().is_none_or(|f| name.contains(f));

@@ -248,7 +248,12 @@ fn clear(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
 /// Owner before mode, because a change of owner clears set-user-id.
 fn attributes<R: Read>(parent: &OwnedFd, name: &OsStr, entry: &mut Entry<'_, R>) -> io::Result<()> {
     let is_link = entry.header().entry_type() == EntryType::Symlink;
-    let (uid, gid, mode) = (entry.header().uid()?, entry.header().gid()?, entry.header().mode()?);
+    // An owner that was left out is root, as tar itself reads it.
+    let owner = |field: &[u8; 8], parsed: io::Result<u64>| if field.iter().all(|b| *b == 0) { Ok(0) } else { parsed };
+    let header = entry.header();
+    let uid = owner(&header.as_old().uid, header.uid())?;
+    let gid = owner(&header.as_old().gid, header.gid())?;
+    let mode = if is_link { 0 } else { header.mode()? };
     let id = |n: u64| u32::try_from(n).map_err(|_| io::Error::other("an owner's number is too large"));
     let (uid, gid) = (Uid::from_raw(id(uid)?), Gid::from_raw(id(gid)?));
     chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
