@@ -245,11 +245,14 @@ fn next_attempt(spec: &core::Container, pod: &Pod, seen: &Observed) -> u32 {
         .chain(&pod.api_status.init_container_statuses)
         .flatten()
         .find(|s| s.name == spec.name);
+    // A lost run is told as the last state before its successor starts, and has no id any more then.
+    let ran = |status: &core::ContainerStatus| {
+        status.container_id.as_deref().is_some_and(|id| !id.is_empty())
+            || status.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
+    };
     match told {
-        Some(status) if status.container_id.as_deref().is_some_and(|id| !id.is_empty()) => {
-            status.restart_count.max(0) as u32 + 1
-        }
-        _ => 0,
+        Some(status) if ran(status) => status.restart_count.max(0) as u32 + 1,
+        Some(_) | None => 0,
     }
 }
 

@@ -267,3 +267,19 @@ async fn a_forbidden_sysctl_fails_the_pod_before_anything_runs() {
     kubelet.wait("refused", |s| s["phase"] == "Failed" && s["reason"] == "SysctlForbidden").await;
     assert_eq!(kubelet.calls(), "");
 }
+
+/// A node container that Docker restarted has an empty /run: its containers are gone and so is every record of them.
+#[tokio::test]
+async fn containers_the_runtime_forgot_start_again_as_restarts() {
+    let first = start();
+    first.pod("{restartPolicy: Always, containers: [{name: a, image: 'box:1'}]}");
+    first.wait_ready().await;
+    let (api, dir) = (first.api.clone(), first.dir.clone());
+    first.cancel.cancel();
+    let second = start_on(api, FakeRuntime::new(&["box:1"]), dir);
+    let restarted = |s: &Value| s["containerStatuses"][0]["restartCount"] == 1 && condition(s, "Ready") == "True";
+    second.wait("restarted", restarted).await;
+    let pod = second.api.get("pods", "default", "p").expect("there");
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!((&last["reason"], &last["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+}
