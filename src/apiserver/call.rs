@@ -102,7 +102,12 @@ impl WriteOptions {
         let manager = call.query.get("fieldManager");
         if manager.len() > FIELD_MANAGER_MAX {
             let detail = format!("may not be more than {FIELD_MANAGER_MAX} bytes");
-            faults.push(FieldError { kind: minik_api::FieldErrorType::TooLong, path: "fieldManager".into(), value: None, detail });
+            faults.push(FieldError {
+                kind: minik_api::FieldErrorType::TooLong,
+                path: "fieldManager".into(),
+                value: None,
+                detail,
+            });
         }
         let validation = match call.query.get("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,

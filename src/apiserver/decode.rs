@@ -36,7 +36,10 @@ fn refuse(body: &[u8], expected: &GroupVersionKind, why: &str) -> Status {
         let text = String::from_utf8_lossy(body);
         let summary: String = text.chars().take(30).collect();
         let more = if text.chars().count() > 30 { " ..." } else { "" };
-        let message = format!("the object provided is unrecognized (must be of type {}): {why} ({summary:?}{more})", expected.kind);
+        let message = format!(
+            "the object provided is unrecognized (must be of type {}): {why} ({summary:?}{more})",
+            expected.kind
+        );
         return Status::bad_request(message);
     }
     let (_, version) = split_api_version(&said.api_version);

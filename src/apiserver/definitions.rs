@@ -56,7 +56,10 @@ pub fn set_condition(definition: &mut Value, kind: &str, status: &str, reason: &
 fn judged(definition: &Value, all: &Definitions, now: &str) -> Value {
     let mut new = definition.clone();
     let group = &definition["spec"]["group"];
-    let others = all.values().map(Arc::as_ref).filter(|o| object::uid(o) != object::uid(definition) && o["spec"]["group"] == *group);
+    let others = all
+        .values()
+        .map(Arc::as_ref)
+        .filter(|o| object::uid(o) != object::uid(definition) && o["spec"]["group"] == *group);
     match custom::conflicts(definition, others) {
         Some((reason, message)) => {
             set_condition(&mut new, "NamesAccepted", "False", reason, &message, now);
@@ -119,8 +122,11 @@ async fn run(core: Arc<Core>, mut definitions: Definitions, changes: futures::st
         }
         settle(&core, &mut definitions, &name).await;
         // A name that became free may be what another definition waits for.
-        let waiting: Vec<String> =
-            definitions.values().filter(|d| !is_true(d, "NamesAccepted")).map(|d| object::name(d).to_string()).collect();
+        let waiting: Vec<String> = definitions
+            .values()
+            .filter(|d| !is_true(d, "NamesAccepted"))
+            .map(|d| object::name(d).to_string())
+            .collect();
         for other in waiting.into_iter().filter(|o| *o != name) {
             settle(&core, &mut definitions, &other).await;
         }
@@ -171,7 +177,8 @@ async fn remove_instances(core: &Arc<Core>, definition: &Value) -> Result<(), St
     let served = core.catalog.now().served().iter().find(|s| s.row.group == group && s.row.plural == plural).cloned();
     if let Some(served) = served.filter(|s| s.custom().is_some()) {
         let prefix = served.prefix("");
-        let mut watch = core.store.watch(&prefix, core.store.revision()).map_err(|e| Status::internal(e.to_string()))?;
+        let mut watch =
+            core.store.watch(&prefix, core.store.revision()).map_err(|e| Status::internal(e.to_string()))?;
         loop {
             let range = minik_store::Range { prefix: &prefix, ..Default::default() };
             let page = core.store.range(&range).map_err(|e| Status::internal(e.to_string()))?;

@@ -129,8 +129,7 @@ fn aggregated_answer(table: &Table, core_group: bool, headers: &HeaderMap) -> Re
     }
     tag.push('"');
     let seen = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let mut response =
-        if seen == tag { reply::raw(304, AGGREGATED, "") } else { reply::raw(200, AGGREGATED, bytes) };
+    let mut response = if seen == tag { reply::raw(304, AGGREGATED, "") } else { reply::raw(200, AGGREGATED, bytes) };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, HeaderValue::from_str(&tag).expect("hexadecimal digits"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));

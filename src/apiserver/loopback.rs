@@ -51,9 +51,8 @@ impl Loopback for Arc<Core> {
         if code < 400 {
             return Ok(tree);
         }
-        Err(serde_json::from_value(tree).unwrap_or_else(|_| {
-            Status::new(code, "", String::from_utf8_lossy(&bytes).into_owned())
-        }))
+        Err(serde_json::from_value(tree)
+            .unwrap_or_else(|_| Status::new(code, "", String::from_utf8_lossy(&bytes).into_owned())))
     }
 }
 

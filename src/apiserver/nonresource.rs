@@ -32,7 +32,9 @@ pub async fn handle(
     let segments: Vec<&str> = info.path.split('/').filter(|s| !s.is_empty()).collect();
     match segments.as_slice() {
         ["healthz" | "livez" | "readyz", check @ ..] => Ok(health::answer(core, segments[0], check, query)),
-        ["version"] => Ok(reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &version(&core.config.git_version))),
+        ["version"] => {
+            Ok(reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &version(&core.config.git_version)))
+        }
         ["metrics"] => Ok(reply::raw(200, "text/plain; version=0.0.4; charset=utf-8", core.metrics.text())),
         ["api" | "apis", ..] => discovery::answer(core, &segments, &parts.headers, query),
         ["openapi", rest @ ..] => openapi::answer(core, rest, &parts.headers, query).await,

@@ -70,7 +70,9 @@ pub async fn answer(
         ["v2"] => {
             let custom: Vec<Arc<Served>> = custom(core).into_values().flatten().collect();
             let write = move || {
-                openapi::document_v2(&descriptions(), |paths, schemas| openapi::add_custom(&kinds(&custom), paths, schemas))
+                openapi::document_v2(&descriptions(), |paths, schemas| {
+                    openapi::add_custom(&kinds(&custom), paths, schemas)
+                })
             };
             let written = tokio::task::spawn_blocking(write).await;
             let document: Bytes = written.map_err(|e| Status::internal(e.to_string()))?.into();

@@ -136,9 +136,17 @@ mod tests {
         check("GET", "/api/v1/namespaces/a", "get /v1 namespaces ns=a name=a sub= rest=");
         check("PUT", "/api/v1/namespaces/a/finalize", "update /v1 namespaces ns=a name=a sub=finalize rest=");
         check("POST", "/api/v1/namespaces/a/pods", "create /v1 pods ns=a name= sub= rest=");
-        check("DELETE", "/apis/apps/v1/namespaces/a/deployments", "deletecollection apps/v1 deployments ns=a name= sub= rest=");
+        check(
+            "DELETE",
+            "/apis/apps/v1/namespaces/a/deployments",
+            "deletecollection apps/v1 deployments ns=a name= sub= rest=",
+        );
         check("GET", "/api/v1/namespaces/a/pods?watch=1", "watch /v1 pods ns=a name= sub= rest=");
-        check("GET", "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dx", "list /v1 pods ns=a name=x sub= rest=");
+        check(
+            "GET",
+            "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dx",
+            "list /v1 pods ns=a name=x sub= rest=",
+        );
         check("POST", "/api/v1/namespaces/a/pods/x/exec?command=ls", "create /v1 pods ns=a name=x sub=exec rest=");
         check("GET", "/api/v1/watch/namespaces/a/pods/x", "watch /v1 pods ns=a name=x sub= rest=");
     }

@@ -179,8 +179,11 @@ fn families(service: &mut Value) {
         spec.insert("clusterIPs".into(), json!(["None"]));
     }
     // A headless Service without a selector may get endpoints of both families from whoever makes them.
-    let (policy, families) =
-        if headless && !selects { ("RequireDualStack", json!(["IPv4", "IPv6"])) } else { ("SingleStack", json!(["IPv4"])) };
+    let (policy, families) = if headless && !selects {
+        ("RequireDualStack", json!(["IPv4", "IPv6"]))
+    } else {
+        ("SingleStack", json!(["IPv4"]))
+    };
     spec.entry("ipFamilyPolicy").or_insert(policy.into());
     if spec.get("ipFamilies").is_none_or(|f| f.as_array().is_none_or(Vec::is_empty)) {
         spec.insert("ipFamilies".into(), families);
@@ -222,9 +225,9 @@ fn claim_address(
     let reserved = (network.size / 16).clamp(STATIC_ADDRESSES_MIN, STATIC_ADDRESSES_MAX).min(network.size / 2);
     let last = network.size - 1;
     let drawn = (0..DRAWS_MAX).find_map(|_| free(dice.random_range(reserved.max(1)..last)));
-    drawn.or_else(|| (reserved.max(1)..last).chain(1..reserved).find_map(free)).ok_or_else(|| {
-        Status::internal("failed to allocate a serviceIP: range is full")
-    })
+    drawn
+        .or_else(|| (reserved.max(1)..last).chain(1..reserved).find_map(free))
+        .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))
 }
 
 /// The IPAddress object that claims the address, as upstream's allocator makes it.
@@ -263,7 +266,8 @@ fn claim_ports(core: &Core, service: &mut Value, kept: &BTreeSet<i64>, writes: &
         }
         let port = if asked != 0 {
             if asked < i64::from(first) || asked > i64::from(last) {
-                let why = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+                let why =
+                    format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
                 return Err(refuse(asked, &why));
             }
             if core.store.get(&port_key(asked)).is_some() {
@@ -317,6 +321,9 @@ mod tests {
         let mut new = json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}, {"port": 81}]}});
         keep_what_it_has(&mut new, &old);
         assert_eq!(new["spec"]["ports"][0]["nodePort"], 30001);
-        assert_eq!((new["spec"]["clusterIP"].as_str(), new["spec"]["ports"][1].get("nodePort")), (Some("10.96.0.9"), None));
+        assert_eq!(
+            (new["spec"]["clusterIP"].as_str(), new["spec"]["ports"][1].get("nodePort")),
+            (Some("10.96.0.9"), None)
+        );
     }
 }

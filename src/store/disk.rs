@@ -53,7 +53,6 @@ fn load(database: Database) -> Result<Loaded, Error> {
     Ok(Loaded { disk: Disk { database, broken: Mutex::new(None) }, entries, revision })
 }
 
-#[expect(clippy::result_large_err, reason = "redb's error, turned into ours by the only caller")]
 fn read_all(database: &Database) -> Result<(BTreeMap<Arc<str>, Entry>, Revision), redb::Error> {
     let mut entries = BTreeMap::new();
     let read = database.begin_read()?;
@@ -107,7 +106,6 @@ impl Disk {
         })
     }
 
-    #[expect(clippy::result_large_err, reason = "redb's error, turned into ours by the only caller")]
     fn write(&self, changes: &Overlay, revision: Revision) -> Result<(), redb::Error> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;

@@ -30,7 +30,8 @@ async fn with_account() -> Server {
 async fn a_new_cluster_has_its_namespaces_and_the_kubernetes_service() {
     let server = Server::start().await;
     let list = server.get("/api/v1/namespaces").await.ok();
-    let names: Vec<&str> = list["items"].as_array().expect("items").iter().filter_map(|n| n["metadata"]["name"].as_str()).collect();
+    let names: Vec<&str> =
+        list["items"].as_array().expect("items").iter().filter_map(|n| n["metadata"]["name"].as_str()).collect();
     assert_eq!(names, ["default", "kube-node-lease", "kube-public", "kube-system"]);
     let service = server.get("/api/v1/namespaces/default/services/kubernetes").await.ok();
     assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
@@ -53,9 +54,15 @@ async fn an_object_lives_from_create_to_delete() {
     let updated = server.put(&path, &changed).await.ok();
     assert_ne!(updated["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"]);
     let stale = server.put(&path, &changed).await.refusal();
-    assert_eq!(stale, r#"409 Conflict: Operation cannot be fulfilled on configmaps "a": the object has been modified; please apply your changes to the latest version and try again"#);
+    assert_eq!(
+        stale,
+        r#"409 Conflict: Operation cannot be fulfilled on configmaps "a": the object has been modified; please apply your changes to the latest version and try again"#
+    );
     let same = server.put(&path, &updated).await.ok();
-    assert_eq!(same["metadata"]["resourceVersion"], updated["metadata"]["resourceVersion"], "nothing changed, nothing written");
+    assert_eq!(
+        same["metadata"]["resourceVersion"], updated["metadata"]["resourceVersion"],
+        "nothing changed, nothing written"
+    );
     let deleted = server.delete(&path).await.ok();
     assert_eq!((&deleted["status"], &deleted["details"]["kind"]), (&json!("Success"), &json!("configmaps")));
     assert_eq!(server.get(&path).await.refusal(), r#"404 NotFound: configmaps "a" not found"#);
@@ -103,18 +110,25 @@ async fn pages_show_one_state_and_selectors_part_of_it() {
         server.post(MAPS, &map(name)).await.ok();
     }
     let first = server.get(&format!("{MAPS}?limit=2")).await.ok();
-    assert_eq!((first["items"].as_array().map(Vec::len), &first["metadata"]["remainingItemCount"]), (Some(2), &json!(3)));
+    assert_eq!(
+        (first["items"].as_array().map(Vec::len), &first["metadata"]["remainingItemCount"]),
+        (Some(2), &json!(3))
+    );
     server.delete(&format!("{MAPS}/d")).await.ok();
     let next = first["metadata"]["continue"].as_str().expect("a token");
     let second = server.get(&format!("{MAPS}?limit=5&continue={next}")).await.ok();
-    let names: Vec<&str> = second["items"].as_array().expect("items").iter().filter_map(|n| n["metadata"]["name"].as_str()).collect();
+    let names: Vec<&str> =
+        second["items"].as_array().expect("items").iter().filter_map(|n| n["metadata"]["name"].as_str()).collect();
     assert_eq!(names, ["c", "d", "e"], "as it was when the first page was read");
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     assert!(second["items"][0].get("kind").is_none(), "items of a typed list have no type");
     let one = server.get(&format!("{MAPS}?fieldSelector=metadata.name%3Db")).await.ok();
     assert_eq!(one["items"].as_array().map(Vec::len), Some(1));
     let refused = server.get(&format!("{MAPS}?fieldSelector=data.a%3Db")).await.refusal();
-    assert_eq!(refused, r#"400 BadRequest: "data.a" is not a known field selector: only "metadata.name", "metadata.namespace""#);
+    assert_eq!(
+        refused,
+        r#"400 BadRequest: "data.a" is not a known field selector: only "metadata.name", "metadata.namespace""#
+    );
 }
 
 #[tokio::test]
@@ -136,7 +150,9 @@ async fn a_watch_tells_what_a_selector_sees() {
     }
     assert_eq!(lines, ["ADDED b", "MODIFIED b", "DELETED b"]);
     let mut streaming = server
-        .watch(&format!("{PODS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"))
+        .watch(&format!(
+            "{PODS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+        ))
         .await;
     assert_eq!(streaming.line().await, "ADDED a");
     let bookmark = streaming.next().await.expect("a bookmark");
@@ -153,7 +169,10 @@ async fn a_pod_is_bound_evicted_and_goes_when_its_time_is_over() {
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
     assert_eq!(server.post(&format!("{PODS}/a/eviction"), &eviction).await.code, 201);
     let going = server.get(&format!("{PODS}/a")).await.ok();
-    assert_eq!((&going["metadata"]["deletionGracePeriodSeconds"], &going["spec"]["nodeName"]), (&json!(30), &json!("n1")));
+    assert_eq!(
+        (&going["metadata"]["deletionGracePeriodSeconds"], &going["spec"]["nodeName"]),
+        (&json!(30), &json!("n1"))
+    );
     server.delete(&format!("{PODS}/a?gracePeriodSeconds=0")).await.ok();
     assert_eq!(server.get(&format!("{PODS}/a")).await.code, 404);
 }
@@ -181,9 +200,7 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() {
 async fn services_get_addresses_and_ports_that_nobody_else_has() {
     let server = Server::start().await;
     let path = "/api/v1/namespaces/default/services";
-    let service = |name: &str, kind: &str| {
-        json!({"metadata": {"name": name}, "spec": {"type": kind, "selector": {"a": "b"}, "ports": [{"port": 80}]}})
-    };
+    let service = |name: &str, kind: &str| json!({"metadata": {"name": name}, "spec": {"type": kind, "selector": {"a": "b"}, "ports": [{"port": 80}]}});
     let names: Vec<Value> = (0..40).map(|i| service(&format!("s{i}"), "NodePort")).collect();
     let answers = all(names.iter().map(|s| server.post(path, s))).await;
     let mut seen = std::collections::BTreeSet::new();
@@ -195,7 +212,10 @@ async fn services_get_addresses_and_ports_that_nobody_else_has() {
     let mut taken = service("t", "ClusterIP");
     taken["spec"]["clusterIP"] = json!("10.96.0.1");
     let refused = server.post(path, &taken).await.refusal();
-    assert_eq!(refused, r#"422 Invalid: Service "t" is invalid: spec.clusterIPs: Invalid value: ["10.96.0.1"]: failed to allocate IP 10.96.0.1: provided IP is already allocated"#);
+    assert_eq!(
+        refused,
+        r#"422 Invalid: Service "t" is invalid: spec.clusterIPs: Invalid value: ["10.96.0.1"]: failed to allocate IP 10.96.0.1: provided IP is already allocated"#
+    );
     let before = server.get(&format!("{path}/s1")).await.ok();
     let address = before["spec"]["clusterIP"].as_str().expect("an address").to_string();
     server.delete(&format!("{path}/s1")).await.ok();
@@ -216,14 +236,18 @@ async fn a_deployment_is_scaled_patched_and_applied() {
     assert_eq!((&created["metadata"]["generation"], &created["spec"]["revisionHistoryLimit"]), (&json!(1), &json!(10)));
     let one = format!("{path}/web");
     let scale = server.get(&format!("{one}/scale")).await.ok();
-    assert_eq!((&scale["kind"], &scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!("Scale"), &json!(2), &json!("app=web")));
+    assert_eq!(
+        (&scale["kind"], &scale["spec"]["replicas"], &scale["status"]["selector"]),
+        (&json!("Scale"), &json!(2), &json!("app=web"))
+    );
     let scaled = server.patch("merge", &format!("{one}/scale"), &json!({"spec": {"replicas": 5}})).await.ok();
     assert_eq!(scaled["spec"]["replicas"], 5);
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "b"}]}}}});
     let patched = server.patch("strategic-merge", &one, &image).await.ok();
     assert_eq!((&patched["spec"]["replicas"], &patched["metadata"]["generation"]), (&json!(5), &json!(3)));
     assert_eq!(patched["spec"]["template"]["spec"]["containers"][0]["image"], "b");
-    let mine = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 7}});
+    let mine =
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 7}});
     let conflict = server.patch("apply", &format!("{one}?fieldManager=me"), &mine).await;
     assert_eq!(conflict.code, 409, "{}", conflict.body);
     let forced = server.patch("apply", &format!("{one}?fieldManager=me&force=true"), &mine).await.ok();

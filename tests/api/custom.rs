@@ -54,10 +54,16 @@ async fn an_established_definition_serves_its_objects() {
     let created = server.post(TABS, &tab("a", json!({"cronSpec": "* *", "extra": 1}))).await;
     assert_eq!(created.headers["warning"], r#"299 - "unknown field \"spec.extra\"""#);
     let created = created.ok();
-    assert_eq!((&created["spec"], &created["metadata"]["generation"]), (&json!({"cronSpec": "* *", "replicas": 3}), &json!(1)));
+    assert_eq!(
+        (&created["spec"], &created["metadata"]["generation"]),
+        (&json!({"cronSpec": "* *", "replicas": 3}), &json!(1))
+    );
     let scaled = server.patch("merge", &format!("{TABS}/a/scale"), &json!({"spec": {"replicas": 5}})).await.ok();
     assert_eq!(scaled["spec"]["replicas"], 5);
-    let patched = server.patch("merge", &format!("{TABS}/a"), &json!({"spec": {"cronSpec": "1"}, "status": {"replicas": 1}})).await.ok();
+    let patched = server
+        .patch("merge", &format!("{TABS}/a"), &json!({"spec": {"cronSpec": "1"}, "status": {"replicas": 1}}))
+        .await
+        .ok();
     assert_eq!((&patched["spec"]["replicas"], patched.get("status")), (&json!(5), None));
     let status = server.patch("merge", &format!("{TABS}/a/status"), &json!({"status": {"replicas": 1}})).await.ok();
     assert_eq!((&status["status"]["replicas"], &status["metadata"]["generation"]), (&json!(1), &json!(3)));
@@ -66,7 +72,8 @@ async fn an_established_definition_serves_its_objects() {
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
     let table = server.send("GET", TABS, &[("accept", accept)], "").await.ok();
     assert_eq!(table["rows"][0]["cells"], json!(["a", "1"]));
-    let applied = server.patch("apply", &format!("{TABS}/b?fieldManager=me"), &tab("b", json!({"cronSpec": "2"}))).await;
+    let applied =
+        server.patch("apply", &format!("{TABS}/b?fieldManager=me"), &tab("b", json!({"cronSpec": "2"}))).await;
     let applied = (applied.code, applied.ok());
     assert_eq!((applied.0, &applied.1["metadata"]["managedFields"][0]["manager"]), (201, &json!("me")));
 }
@@ -79,7 +86,10 @@ async fn an_object_that_does_not_fit_its_schema_is_refused() {
         refused,
         "422 Invalid: CronTab.example.com \"a\" is invalid: [spec.cronSpec: Invalid value: \"x\": spec.cronSpec in body should match '^[0-9* ]+$', spec.replicas: Invalid value: 10: spec.replicas in body should be less than or equal to 9]"
     );
-    let strict = server.post(&format!("{TABS}?fieldValidation=Strict"), &tab("a", json!({"cronSpec": "1", "b": 1}))).await.refusal();
+    let strict = server
+        .post(&format!("{TABS}?fieldValidation=Strict"), &tab("a", json!({"cronSpec": "1", "b": 1})))
+        .await
+        .refusal();
     assert!(strict.contains(r#"strict decoding error: unknown field "spec.b""#), "{strict}");
 }
 
@@ -87,7 +97,8 @@ async fn an_object_that_does_not_fit_its_schema_is_refused() {
 async fn discovery_and_openapi_follow_definitions() {
     let server = established().await;
     let list = server.get("/apis/example.com/v1").await.ok();
-    let names: Vec<&str> = list["resources"].as_array().expect("resources").iter().filter_map(|r| r["name"].as_str()).collect();
+    let names: Vec<&str> =
+        list["resources"].as_array().expect("resources").iter().filter_map(|r| r["name"].as_str()).collect();
     assert_eq!(names, ["crontabs", "crontabs/scale", "crontabs/status"]);
     let index = server.get("/openapi/v3").await.ok();
     assert!(index["paths"]["apis/example.com/v1"].is_object());

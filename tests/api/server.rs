@@ -42,7 +42,8 @@ impl Server {
         let response = self.0.handle(Self::request(method, path, headers, content)).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
+        let body =
+            serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
         Answer { code: parts.status.as_u16(), headers: parts.headers, body }
     }
 
@@ -112,7 +113,11 @@ impl Events {
     /// `ADDED name`, `MODIFIED name`, ...
     pub async fn line(&mut self) -> String {
         let Some(event) = self.next().await else { return "end".into() };
-        format!("{} {}", event["type"].as_str().unwrap_or("?"), event["object"]["metadata"]["name"].as_str().unwrap_or(""))
+        format!(
+            "{} {}",
+            event["type"].as_str().unwrap_or("?"),
+            event["object"]["metadata"]["name"].as_str().unwrap_or("")
+        )
     }
 }
 

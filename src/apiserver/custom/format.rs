@@ -22,7 +22,9 @@ pub fn fits(format: &str, text: &str) -> bool {
         "email" => text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty()),
         "hostname" => minik_api::names::dns1123_subdomain(&text.to_ascii_lowercase()).is_empty(),
         "uri" => text.split_once(':').is_some_and(|(scheme, _)| !scheme.is_empty()),
-        "mac" => text.split([':', '-']).count() == 6 && text.split([':', '-']).all(|p| u8::from_str_radix(p, 16).is_ok()),
+        "mac" => {
+            text.split([':', '-']).count() == 6 && text.split([':', '-']).all(|p| u8::from_str_radix(p, 16).is_ok())
+        }
         _ => true,
     }
 }

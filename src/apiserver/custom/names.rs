@@ -102,7 +102,10 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
         group: group.clone().into(),
         version: text(version, "name").to_string().into(),
         plural: text(names, "plural").to_string().into(),
-        singular: Some(text(names, "singular")).filter(|s| !s.is_empty()).map_or(kind.to_lowercase(), String::from).into(),
+        singular: Some(text(names, "singular"))
+            .filter(|s| !s.is_empty())
+            .map_or(kind.to_lowercase(), String::from)
+            .into(),
         kind: kind.into(),
         list_kind: list_kind.into(),
         short_names: owned(&names["shortNames"]),
@@ -131,7 +134,11 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
         row.subresources.push(Subresource { name: "status".into(), kind: row.kind(), verbs });
     }
     if scale.is_some() {
-        let kind = minik_api::registry::GroupVersionKind { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into() };
+        let kind = minik_api::registry::GroupVersionKind {
+            group: "autoscaling".into(),
+            version: "v1".into(),
+            kind: "Scale".into(),
+        };
         row.subresources.push(Subresource { name: "scale".into(), kind, verbs });
     }
     let path = |s: &Value, field: &str| text(s, field).to_string();
@@ -143,7 +150,8 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
         merging: super::merging_schema(&version["schema"]["openAPIV3Schema"]),
         schema: version["schema"]["openAPIV3Schema"].clone(),
         columns: version["additionalPrinterColumns"].clone(),
-        scale: scale.map(|s| (path(s, "specReplicasPath"), path(s, "statusReplicasPath"), path(s, "labelSelectorPath"))),
+        scale: scale
+            .map(|s| (path(s, "specReplicasPath"), path(s, "statusReplicasPath"), path(s, "labelSelectorPath"))),
         preserve_unknown: spec["preserveUnknownFields"] == true,
         deprecation,
     };

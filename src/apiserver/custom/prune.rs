@@ -71,10 +71,15 @@ mod tests {
             "a": "1", "b": 2, "free": {"z": 1}, "list": [{"x": 1, "w": 2}], "map": {"k": {"y": 1, "v": 2}}}});
         let mut unknown = Vec::new();
         root(&schema, &mut tree, &mut unknown);
-        assert_eq!(unknown, [
-            r#"unknown field "extra""#, r#"unknown field "spec.b""#,
-            r#"unknown field "spec.list[0].w""#, r#"unknown field "spec.map.k.v""#,
-        ]);
+        assert_eq!(
+            unknown,
+            [
+                r#"unknown field "extra""#,
+                r#"unknown field "spec.b""#,
+                r#"unknown field "spec.list[0].w""#,
+                r#"unknown field "spec.map.k.v""#,
+            ]
+        );
         assert_eq!(tree["spec"], json!({"a": "1", "free": {"z": 1}, "list": [{"x": 1}], "map": {"k": {"y": 1}}}));
     }
 }

@@ -200,11 +200,17 @@ impl Place<'_> {
 
     /// Sets have no element twice, maps no key.
     fn unique(&self, items: &[Value], faults: &mut Vec<FieldError>) {
-        let keys: Vec<&str> =
-            self.schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let keys: Vec<&str> = self.schema["x-kubernetes-list-map-keys"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let identity = |item: &Value| -> Value {
             match self.schema["x-kubernetes-list-type"].as_str() {
-                Some("map") => keys.iter().map(|k| ((*k).to_string(), item[*k].clone())).collect::<serde_json::Map<_, _>>().into(),
+                Some("map") => {
+                    keys.iter().map(|k| ((*k).to_string(), item[*k].clone())).collect::<serde_json::Map<_, _>>().into()
+                }
                 _ => item.clone(),
             }
         };
@@ -317,22 +323,31 @@ mod tests {
             "names": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
         }}}});
         let tree = json!({"spec": {"replicas": 11, "size": "M", "names": ["a", "b", "a"]}});
-        assert_eq!(faults(schema.clone(), tree), [
-            "spec.cronSpec: Required value",
-            "spec.names[2]: Duplicate value: \"a\"",
-            "spec.replicas: Invalid value: 11: spec.replicas in body should be less than or equal to 10",
-            "spec.size: Unsupported value: \"M\": supported values: \"S\", \"L\"",
-        ]);
-        assert_eq!(faults(schema, json!({"spec": {"cronSpec": "b", "replicas": "1"}})), [
-            "spec.cronSpec: Invalid value: \"b\": spec.cronSpec in body should match '^a+$'",
-            "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
-        ]);
+        assert_eq!(
+            faults(schema.clone(), tree),
+            [
+                "spec.cronSpec: Required value",
+                "spec.names[2]: Duplicate value: \"a\"",
+                "spec.replicas: Invalid value: 11: spec.replicas in body should be less than or equal to 10",
+                "spec.size: Unsupported value: \"M\": supported values: \"S\", \"L\"",
+            ]
+        );
+        assert_eq!(
+            faults(schema, json!({"spec": {"cronSpec": "b", "replicas": "1"}})),
+            [
+                "spec.cronSpec: Invalid value: \"b\": spec.cronSpec in body should match '^a+$'",
+                "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
+            ]
+        );
     }
 
     #[test]
     fn alternatives_count() {
         let schema = json!({"properties": {"spec": {"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}}});
         let found = faults(schema, json!({"spec": {}}));
-        assert_eq!(found, [r#"spec: Invalid value: {}: "spec" must validate one and only one schema (oneOf). Found none valid"#]);
+        assert_eq!(
+            found,
+            [r#"spec: Invalid value: {}: "spec" must validate one and only one schema (oneOf). Found none valid"#]
+        );
     }
 }

@@ -194,7 +194,16 @@ pub fn note(call: &Call, old: Option<&Value>, new: &mut Value, options: &WriteOp
     match call.served.custom() {
         None => {
             let type_name = call.served.type_name();
-            apply::track_update(old, new, manager, apply::Operation::Update, type_name, &api_version, subresource, &now);
+            apply::track_update(
+                old,
+                new,
+                manager,
+                apply::Operation::Update,
+                type_name,
+                &api_version,
+                subresource,
+                &now,
+            );
         }
         Some(custom) => {
             let ignored = ignored_fields(call, subresource);

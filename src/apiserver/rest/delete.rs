@@ -57,7 +57,11 @@ impl DeleteOptions {
             faults.push(FieldError::invalid("propagationPolicy", &json!(policy), detail));
         }
         if !matches!(policy.as_str(), "" | "Orphan" | "Background" | "Foreground") {
-            faults.push(FieldError::not_supported("propagationPolicy", &json!(policy), &["Foreground", "Background", "Orphan", "nil"]));
+            faults.push(FieldError::not_supported(
+                "propagationPolicy",
+                &json!(policy),
+                &["Foreground", "Background", "Orphan", "nil"],
+            ));
         }
         let dry_run: Vec<&str> = tree["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         check_dry_run(&dry_run, &mut faults);
@@ -241,7 +245,9 @@ pub async fn delete(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
             let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
             reply::entry(call, code, &call.served, &entry)
         }
-        Gone::Now(entry) if special::shows_what_it_deletes(&call.served) => reply::entry(call, 200, &call.served, &entry),
+        Gone::Now(entry) if special::shows_what_it_deletes(&call.served) => {
+            reply::entry(call, 200, &call.served, &entry)
+        }
         Gone::Now(entry) => status(&stored::decode(&entry)),
         Gone::DryRun(tree, Deletion::Now) if !special::shows_what_it_deletes(&call.served) => status(&tree),
         Gone::DryRun(tree, _) => reply::object(call, 200, &call.served, &tree),
@@ -302,7 +308,9 @@ fn check_preconditions(served: &Served, old: &Value, options: &DeleteOptions) ->
         format!("Precondition failed: UID in precondition: {}, UID in object meta: {uid}", options.uid)
     } else if !options.resource_version.is_empty() && options.resource_version != version {
         let wanted = &options.resource_version;
-        format!("Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}")
+        format!(
+            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
+        )
     } else {
         return Ok(());
     };

@@ -87,7 +87,8 @@ async fn spend(core: &Core, pod: &Value, dry_run: bool) -> Result<(), Status> {
             [] => return Ok(()),
             [one] => one,
             _ => {
-                let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                let message =
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
                 return Err(Status::new(500, "", message));
             }
         };
@@ -117,7 +118,8 @@ fn needs_no_permission(budget: &Value, pod: &Value) -> bool {
         return false;
     }
     let status = &budget["status"];
-    let (healthy, desired) = (status["currentHealthy"].as_i64().unwrap_or(0), status["desiredHealthy"].as_i64().unwrap_or(0));
+    let (healthy, desired) =
+        (status["currentHealthy"].as_i64().unwrap_or(0), status["desiredHealthy"].as_i64().unwrap_or(0));
     budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" || (healthy >= desired && desired > 0)
 }
 

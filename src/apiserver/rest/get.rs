@@ -40,8 +40,11 @@ pub async fn not_older_than(core: &Core, revision: Revision) -> Result<(), Statu
     if tokio::time::timeout(FUTURE_REVISION_WAIT, core.store.reached(revision)).await.is_ok() {
         return Ok(());
     }
-    let cause =
-        Cause { reason: "ResourceVersionTooLarge".into(), message: "Too large resource version".into(), ..Cause::default() };
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: "Too large resource version".into(),
+        ..Cause::default()
+    };
     let details = Details { causes: vec![cause], retry_after_seconds: 1, ..Details::default() };
     let message = format!("Timeout: Too large resource version: {revision}, current: {}", core.store.revision());
     Err(Status { details: Some(details), ..Status::new(504, "Timeout", message) })

@@ -151,7 +151,11 @@ pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Statu
             Ok(joined(call, &served.row.list_kind, &served.row.api_version(), selected, items))
         }
         Form::Metadata if plain => {
-            let items = selected.entries.iter().map(|e| Item { open: METADATA_ITEM, rest: stored::metadata_of(&e.value), close: b"}" });
+            let items = selected.entries.iter().map(|e| Item {
+                open: METADATA_ITEM,
+                rest: stored::metadata_of(&e.value),
+                close: b"}",
+            });
             Ok(joined(call, "PartialObjectMetadataList", "meta.k8s.io/v1", selected, items.collect()))
         }
         form => trees(call, selected, form),
@@ -176,9 +180,11 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
         });
     }
     let (kind, api_version, items) = match form {
-        Form::Metadata => {
-            ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".into(), items.iter().map(reply::metadata_only).collect())
-        }
+        Form::Metadata => (
+            "PartialObjectMetadataList".into(),
+            "meta.k8s.io/v1".into(),
+            items.iter().map(reply::metadata_only).collect(),
+        ),
         _ => (served.row.list_kind.clone(), served.row.api_version(), items),
     };
     let list = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});

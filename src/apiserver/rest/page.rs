@@ -87,7 +87,12 @@ fn check(query: &Query) -> Result<(), Status> {
     let (version, exact) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
     let mut faults = Vec::new();
     let mut forbid = |path: &str, detail: &str| {
-        faults.push(FieldError { kind: FieldErrorType::Forbidden, path: path.into(), value: None, detail: detail.into() });
+        faults.push(FieldError {
+            kind: FieldErrorType::Forbidden,
+            path: path.into(),
+            value: None,
+            detail: detail.into(),
+        });
     };
     if !exact.is_empty() {
         let path = "resourceVersionMatch";
@@ -124,7 +129,10 @@ mod tests {
         assert_eq!(at("resourceVersion=0"), Ok(At::Now));
         assert_eq!(at("resourceVersion=7"), Ok(At::NotOlderThan(Revision(7))));
         assert_eq!(at("resourceVersion=7&limit=5"), Ok(At::Exactly(Revision(7))));
-        assert_eq!(at("resourceVersion=7&resourceVersionMatch=NotOlderThan&limit=5"), Ok(At::NotOlderThan(Revision(7))));
+        assert_eq!(
+            at("resourceVersion=7&resourceVersionMatch=NotOlderThan&limit=5"),
+            Ok(At::NotOlderThan(Revision(7)))
+        );
         assert_eq!(at("resourceVersion=7&resourceVersionMatch=Exact"), Ok(At::Exactly(Revision(7))));
         assert_eq!(at("resourceVersionMatch=Exact"), Err(422));
         assert_eq!(at("resourceVersion=0&resourceVersionMatch=Exact"), Err(422));

@@ -45,8 +45,8 @@ pub async fn patch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Stat
     if content_type == APPLY {
         return apply_patch(core, call, &options).await;
     }
-    let tree: Value = serde_json::from_slice(&call.body)
-        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let tree: Value =
+        serde_json::from_slice(&call.body).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
     let patch = match content_type {
         JSON => Kind::Json(tree),
         MERGE => Kind::Merge(tree),
@@ -64,7 +64,9 @@ fn patched(call: &Call, options: &WriteOptions, patch: &Kind, current: &Value) -
         Kind::Json(patch) => json::apply(current, patch)?,
         Kind::Merge(patch) => {
             if !patch.is_object() {
-                return Err(Status::bad_request("error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"));
+                return Err(Status::bad_request(
+                    "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+                ));
             }
             merge::apply(current, patch)
         }
@@ -136,7 +138,13 @@ async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> R
             None => apply::apply(live, &applied, manager, options.force, structure(call).type_name(), sub, &now())?,
             Some(_) => {
                 let ignored = create::ignored_fields(call, sub);
-                let write = apply::Write { manager, api_version: &call.served.row.api_version(), subresource: sub, now: &now(), ignored };
+                let write = apply::Write {
+                    manager,
+                    api_version: &call.served.row.api_version(),
+                    subresource: sub,
+                    now: &now(),
+                    ignored,
+                };
                 apply::apply_to(live, &applied, options.force, structure(call), &write)?
             }
         };
@@ -149,7 +157,10 @@ async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> R
     match change.apply(core, call).await {
         Err(status) if status.code == 404 && face == Face::Whole => {
             if !object::uid(&applied).is_empty() {
-                let why = format!("uid mismatch: the provided object specified uid {}, and no existing object was found", object::uid(&applied));
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                    object::uid(&applied)
+                );
                 return Err(Status::conflict(&call.served.row.qualified(), &call.info.name, &why));
             }
             let outcome = create::insert(core, call, options, merged(None)?, Track::Done).await?;
@@ -161,8 +172,8 @@ async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> R
 
 /// The body of an apply: only what the manager says, so it is checked against the type but not completed by it.
 fn applied_configuration(call: &Call, options: &WriteOptions) -> Result<Value, Status> {
-    let mut tree: Value = serde_yaml::from_slice(&call.body)
-        .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+    let mut tree: Value =
+        serde_yaml::from_slice(&call.body).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
     if !tree.is_object() {
         return Err(Status::bad_request("error decoding YAML: the body is no object"));
     }

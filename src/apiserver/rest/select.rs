@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use minik_api::registry::Resource;
-use minik_api::{Status, selectable};
 use minik_api::selector::{FieldSelector, LabelSelector};
+use minik_api::{Status, selectable};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -67,7 +67,8 @@ impl Selector {
         if self.labels.is_everything() {
             return true;
         }
-        let metadata: Parts<'_> = parts.get("metadata").and_then(|m| serde_json::from_str(m.get()).ok()).unwrap_or_default();
+        let metadata: Parts<'_> =
+            parts.get("metadata").and_then(|m| serde_json::from_str(m.get()).ok()).unwrap_or_default();
         let labels: Value = metadata.get("labels").and_then(|l| serde_json::from_str(l.get()).ok()).unwrap_or_default();
         self.labels.matches(&labels)
     }

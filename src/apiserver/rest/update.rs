@@ -202,7 +202,8 @@ fn check_version(call: &Call, written: &Value, old: &Value) -> Result<(), Status
         if row.unconditional_update {
             return Ok(());
         }
-        let mut fault = FieldError::invalid("metadata.resourceVersion", &Value::Null, "must be specified for an update");
+        let mut fault =
+            FieldError::invalid("metadata.resourceVersion", &Value::Null, "must be specified for an update");
         fault.value = Some("0".into());
         return Err(Status::invalid(&row.group, &row.kind, &call.info.name, &[fault]));
     }

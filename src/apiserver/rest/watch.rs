@@ -37,19 +37,29 @@ const INITIAL_CHUNK: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     /// The present state, as additions.
-    State { then_bookmark: bool },
+    State {
+        then_bookmark: bool,
+    },
     After(Revision),
 }
 
 fn check(query: &Query) -> Result<(), Status> {
     let mut faults = Vec::new();
     let mut forbid = |path: &str, detail: &str| {
-        faults.push(FieldError { kind: FieldErrorType::Forbidden, path: path.into(), value: None, detail: detail.into() });
+        faults.push(FieldError {
+            kind: FieldErrorType::Forbidden,
+            path: path.into(),
+            value: None,
+            detail: detail.into(),
+        });
     };
     let exact = query.get("resourceVersionMatch");
     match query.optional_flag("sendInitialEvents") {
         None if !exact.is_empty() => {
-            forbid("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            forbid(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
         }
         Some(_) if exact.is_empty() => {
             forbid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");

@@ -5,8 +5,8 @@
 //! Never: decides what is an event.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use minik_api::wire::protobuf;
 use minik_api::Status;
+use minik_api::wire::protobuf;
 use serde_json::{Value, json};
 
 use crate::catalog::Served;
@@ -60,15 +60,27 @@ impl Frames {
     }
 
     /// How far the watch has come; with `initial_end`, that what was there at its start has been sent.
-    pub fn bookmark(&mut self, out: &mut BytesMut, served: &Served, revision: minik_store::Revision, initial_end: bool) {
+    pub fn bookmark(
+        &mut self,
+        out: &mut BytesMut,
+        served: &Served,
+        revision: minik_store::Revision,
+        initial_end: bool,
+    ) {
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let tree = match self.accept.form {
-            Form::Object => json!({"kind": served.row.kind, "apiVersion": served.row.api_version(), "metadata": metadata}),
-            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
-            Form::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": null, "rows": []}),
+            Form::Object => {
+                json!({"kind": served.row.kind, "apiVersion": served.row.api_version(), "metadata": metadata})
+            }
+            Form::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Form::Table => {
+                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": null, "rows": []})
+            }
         };
         self.write(out, "BOOKMARK", &tree);
     }
