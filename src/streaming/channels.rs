@@ -118,9 +118,6 @@ where
                     _ => {}
                 }
             }
-            // Keep the sender until the client has gone: a closed channel means no more sizes, not the end.
-            drop((typed.take(), resize_in));
-            std::future::pending::<()>().await;
         };
         let finish = async {
             let exit = ended.await.unwrap_or_else(|_| Exit::Failed("the runtime gave up".into()));
@@ -130,6 +127,7 @@ where
                 let _ = messages.send(encoding.message(ERROR, &body)).await;
             }
         };
+        // When the client has gone nobody is left to tell the end to: dropping `ended` tells the runtime so.
         tokio::select! {
             () = read => {}
             () = finish => {}
@@ -216,6 +214,8 @@ where
         for mut to in inputs.into_iter().flatten() {
             let _ = to.shutdown().await;
         }
+        // Held until here: the session lasts as long as the client, though no port can be added to it.
+        drop(send);
     });
     ForwardSession { forwards }
 }
@@ -269,6 +269,27 @@ mod tests {
         // Regression: without the code 1000 kubectl reported a lost connection instead of the command's exit code.
         let Message::Close(Some(frame)) = client.next().await.unwrap().unwrap() else { panic!("no close frame") };
         assert_eq!(frame.code, CloseCode::Normal);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_is_noticed_while_the_command_is_silent() {
+        let ends = Ends { stdout: true, ..Ends::default() };
+        let (client, mut session) = pair(Version::V5, ends).await;
+        drop(client);
+        session.exit.closed().await;
+    }
+
+    #[tokio::test]
+    async fn a_forward_session_lasts_as_long_as_its_client() {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let server = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+        let mut session = forward(server, Encoding::Binary, &[80]);
+        assert_eq!(session.accept().await.map(|f| f.port), Some(80));
+        let next = tokio::spawn(async move { session.accept().await.is_none() });
+        tokio::task::yield_now().await;
+        assert!(!next.is_finished());
+        drop(client);
+        assert!(next.await.unwrap());
     }
 
     #[test]

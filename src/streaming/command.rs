@@ -126,7 +126,12 @@ pub(crate) async fn over_spdy(
     let (stdin, stdout, stderr) = (take("stdin"), output(take("stdout")), output(take("stderr")));
     let error = take("error");
     tokio::spawn(async move {
-        let exit = ended.await.unwrap_or_else(|_| Exit::Failed("the runtime gave up".into()));
+        let gone = async { while connection.accept().await.is_some() {} };
+        let exit = tokio::select! {
+            exit = ended => exit.unwrap_or_else(|_| Exit::Failed("the runtime gave up".into())),
+            // Nobody is left to tell the end to: dropping `ended` tells the runtime so.
+            () = gone => return,
+        };
         while pumps.join_next().await.is_some() {}
         if let Some(mut error) = error {
             let _ = error.write_all(&exit.body(version)).await;

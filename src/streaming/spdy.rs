@@ -154,8 +154,8 @@ async fn data<W: AsyncWrite + Unpin>(to: &mut W, id: u32, flags: u8, bytes: &[u8
     to.write_all(bytes).await
 }
 
-/// What the reader keeps of a stream: where the client's bytes go; `None` once it half-closed.
-type Inbound = HashMap<u32, Option<tokio::io::WriteHalf<DuplexStream>>>;
+/// Where the client's bytes of a stream go, until it half-closes.
+type Inbound = HashMap<u32, tokio::io::WriteHalf<DuplexStream>>;
 
 async fn read_frames<R: AsyncRead + Unpin>(
     mut from: R,
@@ -179,12 +179,12 @@ async fn read_frames<R: AsyncRead + Unpin>(
         from.read_exact(&mut body).await?;
         if head[0] & CONTROL == 0 {
             let id = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
-            if let Some(Some(to)) = inbound.get_mut(&id) {
+            if let Some(to) = inbound.get_mut(&id) {
                 // The stream's owner has gone; its bytes have nowhere to go.
                 let failed = to.write_all(&body).await.is_err();
                 if failed || flags & FLAG_FIN != 0 {
                     let _ = to.shutdown().await;
-                    inbound.insert(id, None);
+                    inbound.remove(&id);
                 }
             }
             continue;
@@ -202,7 +202,7 @@ async fn read_frames<R: AsyncRead + Unpin>(
                 let _ = frames.send(Frame::Reply(id)).await;
                 tokio::spawn(send_stream(id, outbound, frames.clone()));
                 if flags & FLAG_FIN == 0 {
-                    inbound.insert(id, Some(to));
+                    inbound.insert(id, to);
                 } else {
                     let _ = to.shutdown().await;
                 }
@@ -211,7 +211,7 @@ async fn read_frames<R: AsyncRead + Unpin>(
                 }
             }
             RST_STREAM => {
-                if let Some(Some(mut to)) = inbound.insert(stream_id(&body)?, None) {
+                if let Some(mut to) = inbound.remove(&stream_id(&body)?) {
                     let _ = to.shutdown().await;
                 }
             }
