@@ -195,6 +195,9 @@ pub(crate) fn clean_up(runtime: &Runtime, dir: &Path) {
     for entry in fs::read_dir(dir.join("images")).into_iter().flatten().flatten() {
         unmount_all(&entry.path());
     }
+    if let Err(error) = runtime.0.images.release(&id) {
+        tracing::warn!(container = id, error = chain(&error), "the container's image stays marked as used");
+    }
     let config = &runtime.0.config;
     for gone in [config.libcontainer().join(&id), config.layer(&id), dir.to_owned()] {
         if let Err(error) = fs::remove_dir_all(&gone)

@@ -73,6 +73,7 @@ impl Work<'_> {
         let resources = linux.resources.unwrap_or_default();
         fs::create_dir_all(&self.dir).map_err(io_error("could not make the container's folder"))?;
         let root = owner.config.rootfs(self.id);
+        owner.images.hold(&image, self.id)?;
         rootfs::mount_overlay(&image.layers, &owner.config.layer(self.id), &root)?;
         self.mount_images(&mut config)?;
         let accounts = Accounts::parse(&rootfs::read_inside(&root, "etc/passwd"), &rootfs::read_inside(&root, "etc/group"));
@@ -169,6 +170,7 @@ impl Work<'_> {
             let Some(spec) = mount.image.clone().filter(|s| !s.image.is_empty()) else { continue };
             let found = self.runtime.0.images.resolve(&spec.image)?;
             let image = found.ok_or_else(|| Error::NoImage(spec.image.clone()))?;
+            self.runtime.0.images.hold(&image, self.id)?;
             let target = self.dir.join("images").join(i.to_string());
             rootfs::mount_image(&image.layers, &self.dir.join("empty"), &target)?;
             mount.host_path = target.to_string_lossy().into_owned();

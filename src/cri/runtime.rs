@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::config::Config;
 use crate::container;
-use crate::error::{Error, io_error};
+use crate::error::{Error, chain, io_error};
 use crate::images::ImageStore;
 use crate::record::{self, ContainerRecord, SandboxRecord, State};
 use crate::sandbox;
@@ -114,6 +114,14 @@ impl Runtime {
         }
         for dir in half_containers {
             container::clean_up(self, &dir);
+        }
+        // An exec ends with the connection of who asked for it, and that was the former process.
+        for entry in std::fs::read_dir(config.execs()).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+        let known = |id: &str| self.container(id).is_ok();
+        if let Err(error) = self.0.images.release_unknown(known) {
+            tracing::warn!(error = chain(&error), "images of former containers stay marked as used");
         }
         for entry in std::fs::read_dir(config.state.join("layers")).into_iter().flatten().flatten() {
             // The node restarted: the record vanished with the tmpfs, the writable layer did not.

@@ -302,7 +302,7 @@ impl RuntimeService for Runtime {
         ok(StatusResponse {
             status: Some(RuntimeStatus { conditions: vec![condition("RuntimeReady", "", ""), network] }),
             info,
-            runtime_handlers: ["", "runc"]
+            runtime_handlers: ["", "minik", "runc"]
                 .map(|name| RuntimeHandler { name: name.into(), features: Some(features) })
                 .to_vec(),
             features: Some(RuntimeFeatures { supplemental_groups_policy: true }),

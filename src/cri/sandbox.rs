@@ -211,9 +211,8 @@ fn is_in(pid: i32, held: &Path) -> bool {
 pub(crate) async fn remove(runtime: &Runtime, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     stop(runtime, sandbox).await?;
     let id = sandbox.record.lock().id.clone();
-    for container in runtime.containers_of(&id) {
-        container::remove(runtime, &container).await?;
-    }
+    let containers = runtime.containers_of(&id);
+    futures::future::try_join_all(containers.iter().map(|c| container::remove(runtime, c))).await?;
     let _work = sandbox.work.lock().await;
     let dir = runtime.0.config.sandbox(&id);
     match fs::remove_dir_all(&dir) {

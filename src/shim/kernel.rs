@@ -64,6 +64,15 @@ pub(crate) fn detach_stdio() -> io::Result<()> {
     Ok(())
 }
 
+/// Also for real-time signals (systemd's SIGRTMIN+3), which safe wrappers leave out.
+#[expect(unsafe_code, reason = "no safe wrapper takes a signal by number")]
+pub(crate) fn kill(pid: i32, signal: i32) {
+    // SAFETY: kill touches no memory; `pid` is positive, so it means one process.
+    if pid > 0 {
+        unsafe { libc::kill(pid, signal) };
+    }
+}
+
 pub(crate) fn give_to(fd: &OwnedFd, uid: u32, gid: u32) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::fchown(fd, Some(uid), Some(gid))?;

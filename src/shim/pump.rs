@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use rustix::process::{WaitOptions, wait};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::cgroup;
@@ -377,15 +377,14 @@ impl Pump {
     }
 
     fn signal(&self, signal: i32, all: bool) {
-        let Some(signal) = Signal::from_named_raw(signal) else { return };
         let mut pids = vec![self.pid];
         if let Some(cgroup) = self.rules.signal_cgroup.as_ref().filter(|_| all) {
             pids.extend(cgroup::member_pids(cgroup));
         }
         // The process is our child and not reaped before `status` is set, so the number is still its own.
         if self.status.is_none() {
-            for pid in pids.into_iter().filter_map(Pid::from_raw) {
-                let _ = kill_process(pid, signal);
+            for pid in pids {
+                kernel::kill(pid, signal);
             }
         }
     }

@@ -10,6 +10,7 @@ mod layer;
 mod pull;
 mod record;
 mod reference;
+mod uses;
 
 use std::fs;
 use std::io::{self, Read};
@@ -71,7 +72,7 @@ pub struct ImageStore {
 impl ImageStore {
     pub fn open(root: &Path, insecure_registries: Vec<String>) -> Result<Self, ImageError> {
         let store = Self { root: root.to_path_buf(), insecure_registries };
-        for folder in ["layers", "images", "references", "locks", "new"] {
+        for folder in ["layers", "images", "references", "locks", "new", "uses"] {
             let failed = |source| ImageError::Store { what: format!("make the folder {folder}"), source };
             fs::create_dir_all(store.root.join(folder)).map_err(failed)?;
         }
@@ -148,16 +149,17 @@ impl ImageStore {
         self.root.join("layers").join(&hex[..hex.len().min(CHARS)])
     }
 
-    /// Removes layers that no record names. A container that still uses one keeps it mounted; its files go when the
-    /// mount does.
+    /// Removes layers that no record names and no container stands on.
     fn sweep(&self) -> Result<(), ImageError> {
         let failed = |source| ImageError::Store { what: "sweep the layers".into(), source };
         let _lock = record::lock(&self.root, "sweep")?;
         let named = self.records().layers_of_all()?;
+        let held = self.held_layers()?;
         let keep: Vec<PathBuf> = named.keys().map(|d| self.layer_folder(d)).collect();
         for entry in fs::read_dir(self.root.join("layers")).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if !keep.contains(&path) {
+            let is_held = path.file_name().is_some_and(|n| held.contains(&*n.to_string_lossy()));
+            if !keep.contains(&path) && !is_held {
                 fs::remove_dir_all(&path).map_err(failed)?;
             }
         }

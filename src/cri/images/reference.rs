@@ -63,6 +63,7 @@ fn parse(name: &str) -> Option<Reference> {
     };
     let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
     if !repository.split('/').all(is_component)
+        || !registry.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
         || !registry.chars().all(|c| c.is_ascii_alphanumeric() || "-.:[]".contains(c))
     {
         return None;
