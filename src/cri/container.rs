@@ -127,7 +127,11 @@ async fn lost(runtime: &Runtime, container: &Arc<Container>, started_at: i64) {
     let record = container.record.lock().clone();
     tracing::warn!(container = record.id, "the container's shim is gone; ending the container");
     let cgroup = record.cgroup.clone();
-    let _ = tokio::task::spawn_blocking(move || minik_shim::kill_all(&cgroup)).await;
+    let clear = move || {
+        minik_shim::kill_all(&cgroup);
+        minik_shim::remove_cgroup(&cgroup);
+    };
+    let _ = tokio::task::spawn_blocking(clear).await;
     let ended = Ended {
         started_at,
         finished_at: record::now(),

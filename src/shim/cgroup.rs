@@ -2,7 +2,7 @@
 //!
 //! Owns: finding a cgroup's folder in v1 (one per controller) and v2 (one).
 //! Called by: the shim at a container's end, `cri` for statistics and for killing what a lost shim left.
-//! Never: creates or removes cgroups; libcontainer does.
+//! Never: creates a cgroup; libcontainer does, and removes it again when the shim lives that long.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,18 @@ pub fn kill_all(cgroup: &str) {
         }
         // The kernel has no event for "cgroup is empty" on v1; a kill takes microseconds.
         std::thread::sleep(KILL_PAUSE);
+    }
+}
+
+/// Removes an empty cgroup that its shim did not live to remove. What is not there is removed already.
+pub fn remove(cgroup: &str) {
+    match CgroupVersion::detect() {
+        CgroupVersion::V1 => {
+            for controller in fs::read_dir(ROOT).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(controller.path().join(cgroup.trim_start_matches('/')));
+            }
+        }
+        CgroupVersion::V2 => drop(fs::remove_dir(path_of(CgroupVersion::V2, "", cgroup))),
     }
 }
 

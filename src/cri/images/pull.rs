@@ -6,7 +6,7 @@
 
 use futures::stream::{StreamExt, TryStreamExt};
 use oci_client::Client;
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
@@ -21,6 +21,8 @@ const CONNECT_SECONDS_MAX: u64 = 30;
 /// A registry that sends nothing for so long is gone.
 const SILENCE_SECONDS_MAX: u64 = 60;
 const PIPE_BYTES: usize = 1 << 20;
+/// Where distributions keep the roots they trust; a node image has none unless somebody adds one.
+const NODE_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Credentials for one registry, from an imagePullSecret.
 #[derive(Clone, Default)]
@@ -78,8 +80,11 @@ fn client(store: &ImageStore, registry: &str) -> Result<Client, OciDistributionE
     let plain = host == "localhost"
         || host.starts_with("127.")
         || store.insecure_registries.iter().any(|r| r == registry || r == host);
+    // Another component of the process may have done so; the first one wins, and all take ring.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Client::try_from(ClientConfig {
         protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+        tls_certs_only: roots(),
         connect_timeout: Some(std::time::Duration::from_secs(CONNECT_SECONDS_MAX)),
         read_timeout: Some(std::time::Duration::from_secs(SILENCE_SECONDS_MAX)),
         user_agent: concat!("minik/", env!("CARGO_PKG_VERSION")),
@@ -88,6 +93,19 @@ fn client(store: &ImageStore, registry: &str) -> Result<Client, OciDistributionE
         no_proxy: std::env::var("NO_PROXY").ok(),
         ..ClientConfig::default()
     })
+}
+
+/// Mozilla's roots, and what an administrator put on the node.
+fn roots() -> Vec<Certificate> {
+    let der = |data: &[u8]| Certificate { encoding: CertificateEncoding::Der, data: data.to_vec() };
+    let mut roots: Vec<Certificate> = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|c| der(c)).collect();
+    let bundle = std::fs::read(NODE_ROOTS).unwrap_or_default();
+    for part in String::from_utf8_lossy(&bundle).split_inclusive("-----END CERTIFICATE-----") {
+        if let Some(at) = part.find("-----BEGIN CERTIFICATE-----") {
+            roots.push(Certificate { encoding: CertificateEncoding::Pem, data: part.as_bytes()[at..].to_vec() });
+        }
+    }
+    roots
 }
 
 /// Downloads and unpacks at once, through a pipe; the unpacking thread holds the layer's lock.
