@@ -124,7 +124,7 @@ mod tests {
         let (all, propagation) = mounts(&asked, &Default::default(), &pod, CgroupVersion::V1).unwrap();
         let tail: Vec<String> = all[6..]
             .iter()
-            .map(|m| format!("{} {}", m["destination"].as_str().unwrap(), m["options"].to_string()))
+            .map(|m| format!("{} {}", m["destination"].as_str().unwrap(), m["options"]))
             .collect();
         assert_eq!(
             tail.join("\n"),

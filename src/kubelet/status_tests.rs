@@ -49,7 +49,7 @@ fn check(spec: &str, api: &str, containers: Vec<Container>, memory: &Memory, exp
     let inputs =
         Inputs { pod: &pod, seen: &seen, memory, host_ip: [1, 2, 3, 4].into(), runtime_name: "minik", now: at(9) };
     let status = pod_status(&inputs);
-    let mut text = format!("{}", status.phase.as_deref().unwrap_or("?"));
+    let mut text = status.phase.as_deref().unwrap_or("?").to_string();
     for c in status.conditions.iter().flatten() {
         match (c.status.as_str(), &c.reason, &c.message) {
             ("True", None, _) => text += &format!(" {}", c.type_),

@@ -52,13 +52,16 @@ fn act(image: &mut Vec<u8>, operation: &Operation) {
     }
 }
 
+/// Writes acknowledged so far, and the file as it was then.
+type Images = Vec<(usize, Vec<u8>)>;
+
 #[derive(Clone, Debug, Default)]
 struct FakeDisk {
     platter: Arc<Mutex<Platter>>,
     /// How many writes and syncs still work; `None`: all.
     left: Option<Arc<AtomicUsize>>,
     /// Images that a crash may leave, each with the number of writes acknowledged before it was taken.
-    images: Arc<Mutex<Vec<(usize, Vec<u8>)>>>,
+    images: Arc<Mutex<Images>>,
     acknowledged: Arc<AtomicUsize>,
 }
 

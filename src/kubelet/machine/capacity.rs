@@ -50,7 +50,7 @@ fn compute(total: Resources, reserved: Resources, max_pods: u32) -> Capacity {
 }
 
 fn cpu(milli: u64) -> Quantity {
-    Quantity(if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{milli}m") })
+    Quantity(if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{milli}m") })
 }
 
 fn measure(disk: &Path) -> Resources {

@@ -80,7 +80,7 @@ fn quantities(list: &ResourceList) -> Value {
 }
 
 fn handler(handler: &cri::RuntimeHandler) -> Value {
-    let features = handler.features.clone().unwrap_or_default();
+    let features = handler.features.unwrap_or_default();
     json!({"name": handler.name, "features": {
         "recursiveReadOnlyMounts": features.recursive_read_only_mounts,
         "userNamespaces": features.user_namespaces,

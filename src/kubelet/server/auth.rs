@@ -30,11 +30,16 @@ pub struct User {
     pub uid: String,
 }
 
+/// Digest of a token -> whose it is, and when that was learnt.
+type Tokens = HashMap<[u8; 32], (Option<User>, Instant)>;
+/// User, verb and subresource -> allowed or not, and when that was learnt.
+type Decisions = HashMap<(User, &'static str, &'static str), (bool, Instant)>;
+
 pub struct Gate {
     client: Client,
     node_name: String,
-    tokens: Mutex<HashMap<[u8; 32], (Option<User>, Instant)>>,
-    decisions: Mutex<HashMap<(User, &'static str, &'static str), (bool, Instant)>>,
+    tokens: Mutex<Tokens>,
+    decisions: Mutex<Decisions>,
 }
 
 /// CN is the user, O the groups. The chain was verified by TLS.
@@ -78,8 +83,6 @@ impl Gate {
     pub fn new(client: Client, node_name: &str) -> Gate {
         Gate { client, node_name: node_name.into(), tokens: Mutex::default(), decisions: Mutex::default() }
     }
-
-    #[expect(clippy::result_large_err, reason = "the error is the answer to the client")]
     pub async fn authenticate(&self, certificate: Option<User>, headers: &HeaderMap) -> Result<User, Refusal> {
         if let Some(user) = certificate {
             return Ok(user);
@@ -118,8 +121,6 @@ impl Gate {
         tokens.insert(key, (user.clone(), Instant::now()));
         user
     }
-
-    #[expect(clippy::result_large_err, reason = "the error is the answer to the client")]
     pub async fn authorize(&self, user: &User, method: &Method, path: &str) -> Result<(), Refusal> {
         let verb = verb(method);
         let names = subresources(path);

@@ -76,7 +76,7 @@ pub async fn serve(server: &Server, namespace: &str, pod: &str, container: &str,
     });
     if let Some(component) = component {
         // A component lives as long as its node: its log never ends.
-        let writing = asked.follow.then(|| endless());
+        let writing = asked.follow.then(endless);
         return stream(component.log_file.clone(), Format::Plain, asked, writing);
     }
     let Some(shown) = server.pods.find(namespace, pod) else {
