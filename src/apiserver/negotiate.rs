@@ -83,7 +83,7 @@ impl Range<'_> {
     }
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: http::HeaderName) -> &'a str {
+fn header(headers: &HeaderMap, name: http::HeaderName) -> &str {
     headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
 }
 

@@ -8,18 +8,65 @@ use k8s_cri::v1::{Capability, LinuxContainerSecurityContext};
 
 /// In the kernel's order: the index is the number (include/uapi/linux/capability.h).
 const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
 /// What Docker and containerd give every container.
 const DEFAULT: [&str; 14] = [
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-    "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
 ];
 
 /// A set of capabilities by number.
@@ -68,7 +115,8 @@ pub(crate) fn resolve(security: &LinuxContainerSecurityContext, bounding: Set) -
     if is_all(&asked.drop_capabilities) {
         set = 0;
     }
-    let by_name = |names: &[String]| union(&names.iter().filter(|n| named(n) != Set::all()).cloned().collect::<Vec<_>>());
+    let by_name =
+        |names: &[String]| union(&names.iter().filter(|n| named(n) != Set::all()).cloned().collect::<Vec<_>>());
     set |= by_name(&asked.add_capabilities) | union(&asked.add_ambient_capabilities);
     set &= !by_name(&asked.drop_capabilities);
     let set = set & bounding.0;
@@ -96,7 +144,11 @@ mod tests {
         check(&[], &[], &DEFAULT);
         check(&["net_admin", "CAP_KILL"], &["ALL"], &["NET_ADMIN", "KILL"]);
         check(&[], &["ALL"], &[]);
-        check(&["ALL"], &["KILL"], &NAMES.iter().filter(|n| !["KILL", "SYS_RESOURCE"].contains(n)).copied().collect::<Vec<_>>());
+        check(
+            &["ALL"],
+            &["KILL"],
+            &NAMES.iter().filter(|n| !["KILL", "SYS_RESOURCE"].contains(n)).copied().collect::<Vec<_>>(),
+        );
     }
 
     #[test]

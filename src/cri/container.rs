@@ -31,7 +31,9 @@ pub(crate) async fn start(runtime: &Runtime, container: &Arc<Container>) -> Resu
     let record = container.record.lock().clone();
     if record.state != State::Created {
         let state = record.state.cri().as_str_name();
-        return Err(Error::Precondition(format!("failed to set starting state: container is already in {state} state")));
+        return Err(Error::Precondition(format!(
+            "failed to set starting state: container is already in {state} state"
+        )));
     }
     if !runtime.sandbox(&record.sandbox)?.record.lock().ready {
         return Err(Error::Precondition(format!("sandbox container {:?} is not running", record.sandbox)));

@@ -76,11 +76,14 @@ impl Work<'_> {
         owner.images.hold(&image, self.id)?;
         rootfs::mount_overlay(&image.layers, &owner.config.layer(self.id), &root)?;
         self.mount_images(&mut config)?;
-        let accounts = Accounts::parse(&rootfs::read_inside(&root, "etc/passwd"), &rootfs::read_inside(&root, "etc/group"));
+        let accounts =
+            Accounts::parse(&rootfs::read_inside(&root, "etc/passwd"), &rootfs::read_inside(&root, "etc/group"));
         let user = user::resolve(&security, &image.config.user, &accounts)?;
         let cwd = spec::working_dir(&config, &image.config);
-        rootfs::make_dir_inside(&root, &cwd).map_err(io_error(format!("could not make the working directory {cwd:?}")))?;
-        let (mounts, root_propagation) = mounts::mounts(&config.mounts, &security, &self.pod_files(&security).borrowed(), owner.cgroups)?;
+        rootfs::make_dir_inside(&root, &cwd)
+            .map_err(io_error(format!("could not make the working directory {cwd:?}")))?;
+        let (mounts, root_propagation) =
+            mounts::mounts(&config.mounts, &security, &self.pod_files(&security).borrowed(), owner.cgroups)?;
         let bounding = capability::Set::bounding(&fs::read_to_string("/proc/self/status").unwrap_or_default());
         let capabilities = capability::resolve(&security, bounding).0.names();
         let devices = if security.privileged { device::all() } else { device::asked(&config.devices)? };
@@ -282,7 +285,8 @@ fn stop_signal(text: &str) -> i32 {
 
 fn hugepage_sizes(version: CgroupVersion) -> Vec<String> {
     let folder = minik_shim::path_of(version, "hugetlb", "");
-    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let names =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
     let size = |name: String| Some(name.strip_prefix("hugetlb.")?.split('.').next()?.to_owned());
     let mut sizes: Vec<String> = names.filter_map(size).collect();
     sizes.sort();

@@ -42,7 +42,9 @@ pub(crate) fn mounts(
         ("/etc/resolv.conf", pod.resolv_conf, read_only),
     ] {
         if !replaced(path) && !source.is_empty() {
-            all.push(json!({"destination": path, "type": "bind", "source": source, "options": ["rbind", "rprivate", mode]}));
+            all.push(
+                json!({"destination": path, "type": "bind", "source": source, "options": ["rbind", "rprivate", mode]}),
+            );
         }
     }
     // A mount below another one must come after it.
@@ -86,8 +88,8 @@ fn bind(mount: &v1::Mount) -> Result<(Value, &'static str), Error> {
         }
         fs::create_dir_all(source).map_err(io_error(format!("failed to mkdir {:?}", mount.host_path)))?;
     }
-    let source = fs::canonicalize(source)
-        .map_err(io_error(format!("failed to resolve symlink {:?}", mount.host_path)))?;
+    let source =
+        fs::canonicalize(source).map_err(io_error(format!("failed to resolve symlink {:?}", mount.host_path)))?;
     let (option, needs) = match mount.propagation {
         p if p == v1::MountPropagation::PropagationBidirectional as i32 => ("rshared", "rshared"),
         p if p == v1::MountPropagation::PropagationHostToContainer as i32 => ("rslave", "rslave"),
@@ -122,10 +124,8 @@ mod tests {
         let pod = PodFiles { resolv_conf: "/p/resolv.conf", hostname: "/p/hostname", hosts: "/p/hosts", shm: "/p/shm" };
         let asked = [mount("/data/deep"), mount("/etc/hosts"), mount("/data")];
         let (all, propagation) = mounts(&asked, &Default::default(), &pod, CgroupVersion::V1).unwrap();
-        let tail: Vec<String> = all[6..]
-            .iter()
-            .map(|m| format!("{} {}", m["destination"].as_str().unwrap(), m["options"]))
-            .collect();
+        let tail: Vec<String> =
+            all[6..].iter().map(|m| format!("{} {}", m["destination"].as_str().unwrap(), m["options"])).collect();
         assert_eq!(
             tail.join("\n"),
             "/dev/shm [\"rbind\",\"rprivate\",\"rw\"]\n\

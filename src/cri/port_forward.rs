@@ -58,14 +58,16 @@ async fn connect(port: u16, namespace: Option<PathBuf>, sandbox: &str) -> Result
 
 fn dial(port: u16, namespace: Option<&Path>) -> Result<TcpStream, String> {
     if let Some(path) = namespace {
-        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| e.to_string())?;
+        let file =
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| e.to_string())?;
         move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network))
             .map_err(|e| e.to_string())?;
     }
     let dial = |address: SocketAddr| TcpStream::connect_timeout(&address, DIAL_WITHIN);
     dial((Ipv4Addr::LOCALHOST, port).into()).or_else(|v4| {
         dial((Ipv6Addr::LOCALHOST, port).into()).map_err(|v6| {
-            let words = |e: &std::io::Error| e.to_string().split(" (os error").next().unwrap_or_default().to_lowercase();
+            let words =
+                |e: &std::io::Error| e.to_string().split(" (os error").next().unwrap_or_default().to_lowercase();
             format!(
                 "failed to connect to localhost:{port} inside namespace, IPv4: dial tcp4 127.0.0.1:{port}: connect: {} \
                  IPv6: dial tcp6 [::1]:{port}: connect: {}",

@@ -75,7 +75,9 @@ impl Container {
 impl Runtime {
     /// Takes over what runs already, and listens for streams. Must be called in a tokio runtime.
     pub async fn new(config: Config) -> Result<Runtime, Error> {
-        for dir in [config.containers(), config.execs(), config.sandboxes(), config.libcontainer(), config.state.clone()] {
+        for dir in
+            [config.containers(), config.execs(), config.sandboxes(), config.libcontainer(), config.state.clone()]
+        {
             std::fs::create_dir_all(&dir).map_err(io_error(format!("could not make {}", dir.display())))?;
         }
         let (root, insecure) = (config.images.clone(), config.insecure_registries.clone());

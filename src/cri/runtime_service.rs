@@ -346,7 +346,11 @@ impl RuntimeService for Runtime {
 }
 
 impl Runtime {
-    fn update(&self, container: &Arc<crate::runtime::Container>, wanted: &LinuxContainerResources) -> Result<(), Error> {
+    fn update(
+        &self,
+        container: &Arc<crate::runtime::Container>,
+        wanted: &LinuxContainerResources,
+    ) -> Result<(), Error> {
         let mut record = container.record.lock();
         match record.state {
             crate::record::State::Running { .. } => update::apply(self.0.cgroups, &record.cgroup, wanted)?,

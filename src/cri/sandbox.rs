@@ -70,11 +70,8 @@ async fn make(
     let own_network = !is_node(options.network);
     let sysctls = config.linux.as_ref().map(|l| l.sysctls.clone()).unwrap_or_default();
     let (net, other): (Vec<_>, Vec<_>) = sysctls.into_iter().partition(|(name, _)| name.starts_with("net."));
-    let wanted = Wanted {
-        ipc: !is_node(options.ipc),
-        hostname: own_network.then(|| config.hostname.clone()),
-        sysctls: other,
-    };
+    let wanted =
+        Wanted { ipc: !is_node(options.ipc), hostname: own_network.then(|| config.hostname.clone()), sysctls: other };
     let (ns, files, for_files) = (dir.join("ns"), dir.to_owned(), config.clone());
     let resolv_conf = runtime.0.config.resolv_conf.clone();
     let shares_ipc = is_node(options.ipc);

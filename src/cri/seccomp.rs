@@ -139,7 +139,9 @@ mod tests {
 
     fn allows(profile: &Value, call: &str) -> bool {
         let rules = profile["syscalls"].as_array().unwrap();
-        rules.iter().any(|r| r["action"] == "SCMP_ACT_ALLOW" && r["names"].as_array().unwrap().iter().any(|n| n == call))
+        rules
+            .iter()
+            .any(|r| r["action"] == "SCMP_ACT_ALLOW" && r["names"].as_array().unwrap().iter().any(|n| n == call))
     }
 
     #[test]

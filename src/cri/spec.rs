@@ -263,6 +263,9 @@ mod tests {
             ..Default::default()
         };
         let found = resources(&from, &["2MB".into()], false);
-        assert_eq!(found, json!({"cpu": {}, "memory": {"limit": 64}, "hugepageLimits": [{"pageSize": "2MB", "limit": 4}]}));
+        assert_eq!(
+            found,
+            json!({"cpu": {}, "memory": {"limit": 64}, "hugepageLimits": [{"pageSize": "2MB", "limit": 4}]})
+        );
     }
 }

@@ -30,10 +30,21 @@ const TOKENS_MAX: usize = 1000;
 
 /// What a URL stands for.
 pub(crate) enum Purpose {
-    Exec { container: Arc<Container>, command: Vec<String>, ends: Ends },
-    Attach { container: Arc<Container>, ends: Ends },
+    Exec {
+        container: Arc<Container>,
+        command: Vec<String>,
+        ends: Ends,
+    },
+    Attach {
+        container: Arc<Container>,
+        ends: Ends,
+    },
     /// The network namespace; none for the node's own.
-    PortForward { sandbox: String, namespace: Option<PathBuf>, ports: Vec<u16> },
+    PortForward {
+        sandbox: String,
+        namespace: Option<PathBuf>,
+        ports: Vec<u16>,
+    },
 }
 
 pub(crate) struct StreamServer {
@@ -99,7 +110,9 @@ impl StreamServer {
         let (made, purpose) = self.tokens.lock().remove(token)?;
         let fits = matches!(
             (verb, &purpose),
-            ("exec", Purpose::Exec { .. }) | ("attach", Purpose::Attach { .. }) | ("portforward", Purpose::PortForward { .. })
+            ("exec", Purpose::Exec { .. })
+                | ("attach", Purpose::Attach { .. })
+                | ("portforward", Purpose::PortForward { .. })
         );
         (fits && made.elapsed() < TOKEN_LIVES).then_some(purpose)
     }

@@ -35,7 +35,10 @@ impl Accounts {
             let members = f.get(3).map(|m| m.split(',').filter(|m| !m.is_empty()).map(str::to_owned).collect());
             Some((f[0].to_owned(), f.get(2)?.parse().ok()?, members.unwrap_or_default()))
         };
-        Accounts { passwd: passwd.lines().filter_map(account).collect(), groups: group.lines().filter_map(group_line).collect() }
+        Accounts {
+            passwd: passwd.lines().filter_map(account).collect(),
+            groups: group.lines().filter_map(group_line).collect(),
+        }
     }
 
     fn by_uid(&self, uid: u32) -> Option<&Account> {

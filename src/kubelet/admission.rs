@@ -36,7 +36,10 @@ pub fn refusal(pod: &Pod) -> Option<Why> {
         } else {
             continue;
         };
-        return Some(Why::Failed { reason: "SysctlForbidden".into(), message: format!("forbidden sysctl: {name:?} {why}") });
+        return Some(Why::Failed {
+            reason: "SysctlForbidden".into(),
+            message: format!("forbidden sysctl: {name:?} {why}"),
+        });
     }
     None
 }
@@ -49,7 +52,8 @@ mod tests {
     #[test]
     fn only_namespaced_sysctls_are_let_in() {
         let refused = |name: &str| {
-            refusal(&pod(&format!("{{containers: [], securityContext: {{sysctls: [{{name: {name}, value: '1'}}]}}}}"))).is_some()
+            refusal(&pod(&format!("{{containers: [], securityContext: {{sysctls: [{{name: {name}, value: '1'}}]}}}}")))
+                .is_some()
         };
         assert!(!refused("kernel.shm_rmid_forced"));
         assert!(!refused("net/ipv4/tcp_syncookies"));

@@ -46,7 +46,8 @@ pub fn container_status(inputs: &Inputs, kind: ContainerKind, spec: &core::Conta
         },
         State::Unknown => (lost("The container could not be located when the pod was observed"), previous),
     };
-    let last = last.or_else(|| old.and_then(|o| o.last_state.clone()).filter(|s| *s != core::ContainerState::default()));
+    let last =
+        last.or_else(|| old.and_then(|o| o.last_state.clone()).filter(|s| *s != core::ContainerState::default()));
     let started = match kind {
         ContainerKind::Init | ContainerKind::Ephemeral => latest.state == State::Running,
         ContainerKind::Sidecar | ContainerKind::App => lifecycle::started(spec, latest, inputs.memory),
@@ -95,7 +96,11 @@ fn told_before<'a>(pod: &'a Pod, kind: ContainerKind, name: &str) -> Option<&'a 
 }
 
 /// Not started yet, or the runtime forgot it (a node that lost its disk): then what was told stays true.
-fn without_record(inputs: &Inputs, spec: &core::Container, old: Option<&core::ContainerStatus>) -> core::ContainerStatus {
+fn without_record(
+    inputs: &Inputs,
+    spec: &core::Container,
+    old: Option<&core::ContainerStatus>,
+) -> core::ContainerStatus {
     let ended = inputs.memory.stage.termination().is_some();
     let old_state = old.and_then(|o| o.state.as_ref());
     if let (Some(old), Some(state)) = (old, old_state) {
@@ -129,7 +134,11 @@ fn without_record(inputs: &Inputs, spec: &core::Container, old: Option<&core::Co
 }
 
 fn default_waiting(pod: &Pod) -> &'static str {
-    if pod.spec.init_containers.as_ref().is_some_and(|c| !c.is_empty()) { "PodInitializing" } else { "ContainerCreating" }
+    if pod.spec.init_containers.as_ref().is_some_and(|c| !c.is_empty()) {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    }
 }
 
 fn waiting(reason: &str, message: &str) -> core::ContainerState {

@@ -63,8 +63,11 @@ impl Cri {
     pub async fn connect(socket: &Path) -> Result<Cri, ConnectError> {
         let endpoint = format!("unix://{}", socket.display());
         let failed = |source| ConnectError { endpoint: endpoint.clone(), source };
-        let channel =
-            tonic::transport::Endpoint::from_shared(endpoint.clone()).map_err(failed)?.connect().await.map_err(failed)?;
+        let channel = tonic::transport::Endpoint::from_shared(endpoint.clone())
+            .map_err(failed)?
+            .connect()
+            .await
+            .map_err(failed)?;
         Ok(Self::over(boxed(channel.clone()), boxed(channel)))
     }
 

@@ -94,7 +94,12 @@ pub fn environment(
     Ok(result)
 }
 
-fn env_from(pod: &Pod, from: &core::EnvFromSource, sources: &Sources, result: &mut Environment) -> Result<(), EnvError> {
+fn env_from(
+    pod: &Pod,
+    from: &core::EnvFromSource,
+    sources: &Sources,
+    result: &mut Environment,
+) -> Result<(), EnvError> {
     let prefix = from.prefix.as_deref().unwrap_or("");
     let (kind, name, data) = if let Some(r) = &from.config_map_ref {
         match sources.config_maps.get(&r.name).cloned().flatten() {
@@ -251,8 +256,7 @@ mod tests {
     }
 
     fn check(env: &str, expected: &str) {
-        let text: Vec<String> =
-            run(env).expect("resolves").variables.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        let text: Vec<String> = run(env).expect("resolves").variables.iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(text.join(" "), expected);
     }
 

@@ -113,7 +113,10 @@ mod tests {
     fn a_full_name_beyond_64_characters_is_refused() {
         let spec = format!("{{containers: [], hostname: {}, subdomain: s, setHostnameAsFQDN: true}}", "x".repeat(60));
         let error = names(&pod(&spec), "cluster.local").expect_err("too long");
-        assert!(error.to_string().ends_with("is too long (64 characters is the max, 83 characters requested)"), "{error}");
+        assert!(
+            error.to_string().ends_with("is too long (64 characters is the max, 83 characters requested)"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -70,7 +70,8 @@ pub fn with_tag(name: &str) -> Option<String> {
         !t.is_empty() && t.len() <= 128 && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     });
     let good_digest = digest.is_none_or(|d| {
-        d.split_once(':').is_some_and(|(a, hex)| !a.is_empty() && hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+        d.split_once(':')
+            .is_some_and(|(a, hex)| !a.is_empty() && hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
     });
     if !good_host || !good_tag || !good_digest || !rest.split('/').all(good_part) {
         return None;
@@ -92,7 +93,9 @@ pub async fn ensure(request: &Request<'_>) -> Result<Image, ImageError> {
     let name = request.container.image.as_deref().unwrap_or_default();
     let path = || Some(request.field_path.clone());
     let Some(full) = with_tag(name) else {
-        let message = format!("Failed to apply default image tag {name:?}: couldn't parse image name {name:?}: invalid reference format");
+        let message = format!(
+            "Failed to apply default image tag {name:?}: couldn't parse image name {name:?}: invalid reference format"
+        );
         request.events.warning(path(), "InspectFailed", &message);
         return Err(ImageError { kind: FailureKind::Config, reason: "InvalidImageName", message });
     };
@@ -276,9 +279,8 @@ mod tests {
         }});
         let data = base64::engine::general_purpose::STANDARD.encode(config.to_string());
         let secrets = [std::sync::Arc::new(json!({"data": {".dockerconfigjson": data}}))];
-        let users = |image: &str| -> Vec<String> {
-            credentials(image, &secrets).into_iter().map(|a| a.username).collect()
-        };
+        let users =
+            |image: &str| -> Vec<String> { credentials(image, &secrets).into_iter().map(|a| a.username).collect() };
         assert_eq!(users("nginx:1"), ["hub"]);
         assert_eq!(users("reg.example.com/team/x:1"), ["t", "wild"]);
         assert_eq!(users("reg.example.com/teams/x:1"), ["wild"]);

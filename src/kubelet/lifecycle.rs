@@ -278,9 +278,8 @@ pub fn started(spec: &core::Container, running: &Container, memory: &Memory) -> 
 /// All init containers have passed, now or before the first container started in this sandbox.
 pub fn initialized(pod: &Pod, seen: &Observed, memory: &Memory) -> bool {
     let sandbox = seen.sandbox().map(|s| s.id.as_str());
-    let began = pod
-        .app_containers()
-        .any(|c| seen.latest(&c.name).is_some_and(|r| Some(r.sandbox_id.as_str()) == sandbox));
+    let began =
+        pod.app_containers().any(|c| seen.latest(&c.name).is_some_and(|r| Some(r.sandbox_id.as_str()) == sandbox));
     began || pod.init_containers().all(|(kind, c)| passed(kind, c, seen, memory))
 }
 
@@ -303,7 +302,6 @@ pub fn completed(pod: &Pod, seen: &Observed, memory: &Memory) -> bool {
         return true;
     }
     pod.app_containers().all(|c| {
-        seen.latest(&c.name)
-            .is_some_and(|r| r.state == State::Exited && !restarts(ContainerKind::App, c, r, pod))
+        seen.latest(&c.name).is_some_and(|r| r.state == State::Exited && !restarts(ContainerKind::App, c, r, pod))
     })
 }

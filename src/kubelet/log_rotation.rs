@@ -89,9 +89,8 @@ pub fn rotated_logs(log: &Path) -> Vec<PathBuf> {
     let (Some(dir), Some(name)) = (log.parent(), log.file_name()) else { return vec![] };
     let prefix = format!("{}.", name.to_string_lossy());
     let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
-    let mut found: Vec<PathBuf> = entries
-        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)))
-        .collect();
+    let mut found: Vec<PathBuf> =
+        entries.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix))).collect();
     found.sort();
     found
 }

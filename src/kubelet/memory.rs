@@ -60,7 +60,9 @@ pub enum SandboxOp {
     #[default]
     Idle,
     Busy,
-    Failed { retry_at: Timestamp },
+    Failed {
+        retry_at: Timestamp,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,7 +72,9 @@ pub enum Volumes {
     Unset,
     SettingUp,
     Ready,
-    Failed { retry_at: Timestamp },
+    Failed {
+        retry_at: Timestamp,
+    },
     TearingDown,
     TornDown,
 }
@@ -95,7 +99,10 @@ pub enum ContainerOp {
     #[default]
     Idle,
     Starting,
-    Stopping { id: String, deadline: Timestamp },
+    Stopping {
+        id: String,
+        deadline: Timestamp,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -54,8 +54,7 @@ pub fn mounts(place: &Place, container: &core::Container) -> Result<Made, String
     if !has("/etc/hosts") && (place.pod.host_network() || !place.pod_ips.is_empty()) {
         mounts.push(file_mount(hosts_file(place)?, "/etc/hosts"));
     }
-    let termination_message_file =
-        termination_message_file(place.node, place.pod, &container.name, place.attempt);
+    let termination_message_file = termination_message_file(place.node, place.pod, &container.name, place.attempt);
     let inside = container.termination_message_path.as_deref().filter(|p| !p.is_empty());
     write(&termination_message_file, "", 0o666)?;
     mounts.push(file_mount(termination_message_file.clone(), inside.unwrap_or(DEFAULT_TERMINATION_MESSAGE_PATH)));
@@ -114,7 +113,12 @@ fn volume_mount(
             let at = place.node.pod_dir(&place.pod.uid).join("volume-subpaths").join(&mount.name);
             let at = at.join(&container.name).join(index.to_string());
             volumes::resolve_sub_path(&volume.path, &sub, &at)
-                .map_err(|e| format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {e}", mount.name, container.name))?
+                .map_err(|e| {
+                    format!(
+                        "failed to prepare subPath for volumeMount {:?} of container {:?}: {e}",
+                        mount.name, container.name
+                    )
+                })?
                 .path
         }
         None => volume.path.clone(),

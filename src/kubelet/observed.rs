@@ -111,9 +111,7 @@ pub async fn observe(cri: &Cri, pod_uid: &str) -> Result<Observed, tonic::Status
     for item in listed.containers {
         let request = cri::ContainerStatusRequest { container_id: item.id, verbose: false };
         match runtime.container_status(request).await {
-            Ok(answer) => {
-                containers.extend(answer.into_inner().status.map(|s| container_from(item.pod_sandbox_id, s)))
-            }
+            Ok(answer) => containers.extend(answer.into_inner().status.map(|s| container_from(item.pod_sandbox_id, s))),
             Err(status) if status.code() == tonic::Code::NotFound => {}
             Err(status) => return Err(status),
         }

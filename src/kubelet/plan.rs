@@ -23,16 +23,28 @@ pub struct Plan {
 pub enum Action {
     SetUpVolumes,
     /// Ends what is left of the old sandbox, then makes a new one.
-    StartSandbox { attempt: u32, replaces: Option<String> },
+    StartSandbox {
+        attempt: u32,
+        replaces: Option<String>,
+    },
     Start(Start),
     Kill(Kill),
     /// Gives a running container the resources its spec asks for.
-    Resize { id: String, container: String },
+    Resize {
+        id: String,
+        container: String,
+    },
     /// Shows the user that a container waits for its back-off.
-    ShowBackOff { container: String, until: Timestamp, what: BackOff },
+    ShowBackOff {
+        container: String,
+        until: Timestamp,
+        what: BackOff,
+    },
     /// Moves the pod to `Stage::Terminating`.
     Terminate(Termination),
-    StopSandboxes { ids: Vec<String> },
+    StopSandboxes {
+        ids: Vec<String>,
+    },
     TearDownVolumes,
     /// Moves the pod to `Stage::Terminated`.
     Finish,

@@ -135,7 +135,10 @@ fn a_sidecar_that_ends_starts_again_while_the_pod_runs() {
 #[test]
 fn the_restart_policy_decides_what_an_exit_means() {
     let exited = |policy: &str, code: &str| {
-        world(&format!("{{restartPolicy: {policy}, containers: [{{name: a}}, {{name: b}}]}}"), &format!("sandbox ready\nb 0 running\na 0 exited:{code}"))
+        world(
+            &format!("{{restartPolicy: {policy}, containers: [{{name: a}}, {{name: b}}]}}"),
+            &format!("sandbox ready\nb 0 running\na 0 exited:{code}"),
+        )
     };
     exited("Always", "0").check(expect!["start App a attempt 1"]);
     exited("OnFailure", "0").check(expect![""]);
@@ -162,7 +165,8 @@ fn a_crash_is_shown_for_a_moment_and_then_waits() {
 #[test]
 fn a_dead_sandbox_is_replaced_and_init_containers_run_again() {
     let spec = "{initContainers: [{name: i}], containers: [{name: a}]}";
-    world(spec, "sandbox dead\ni 0 exited:0\na 0 exited:137").check(expect![[r#"start sandbox 1 replacing Some("s0")"#]]);
+    world(spec, "sandbox dead\ni 0 exited:0\na 0 exited:137")
+        .check(expect![[r#"start sandbox 1 replacing Some("s0")"#]]);
     world(spec, "sandbox ready\ni 0 exited:0 old\na 0 exited:137 old").check(expect!["start Init i attempt 1"]);
 }
 
@@ -185,8 +189,11 @@ fn a_failed_liveness_probe_kills_with_the_probes_own_grace() {
 fn a_pod_whose_containers_are_all_done_is_completed() {
     world("{restartPolicy: Never, containers: [{name: a}]}", "sandbox ready\na 0 exited:0")
         .check(expect!["terminate Completed"]);
-    world("{restartPolicy: Never, initContainers: [{name: i}], containers: [{name: a}]}", "sandbox ready\ni 0 exited:1")
-        .check(expect!["terminate Completed"]);
+    world(
+        "{restartPolicy: Never, initContainers: [{name: i}], containers: [{name: a}]}",
+        "sandbox ready\ni 0 exited:1",
+    )
+    .check(expect!["terminate Completed"]);
 }
 
 #[test]

@@ -112,11 +112,7 @@ impl Pod {
 
     /// Seconds between asking containers to end and killing them; never below one, so that exits are seen.
     pub fn grace_seconds(&self) -> i64 {
-        self.metadata
-            .deletion_grace_period_seconds
-            .or(self.spec.termination_grace_period_seconds)
-            .unwrap_or(30)
-            .max(1)
+        self.metadata.deletion_grace_period_seconds.or(self.spec.termination_grace_period_seconds).unwrap_or(30).max(1)
     }
 
     pub fn init_containers(&self) -> impl DoubleEndedIterator<Item = (ContainerKind, &core::Container)> {

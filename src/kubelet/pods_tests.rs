@@ -133,7 +133,9 @@ async fn init_containers_run_one_after_the_other_and_again_after_power_loss() {
     kubelet.runtime.exit("i", 0);
     kubelet.wait("running j again", started("j", 1)).await;
     kubelet.runtime.exit("j", 0);
-    kubelet.wait("restarted", |s| s["containerStatuses"][0]["restartCount"] == 1 && condition(s, "Ready") == "True").await;
+    kubelet
+        .wait("restarted", |s| s["containerStatuses"][0]["restartCount"] == 1 && condition(s, "Ready") == "True")
+        .await;
     assert_eq!(
         kubelet.calls(),
         "run sandbox 0\nstart i 0\nstart j 0\nstart a 0\nstop sandbox\nrun sandbox 1\nstart i 1\nstart j 1\nstart a 1"
@@ -158,13 +160,18 @@ async fn a_crash_is_restarted_at_once_and_then_waits() {
     kubelet.pod("{restartPolicy: Always, containers: [{name: a, image: 'box:1'}]}");
     kubelet.wait_ready().await;
     kubelet.runtime.exit("a", 1);
-    kubelet.wait("restarted", |s| s["containerStatuses"][0]["restartCount"] == 1 && condition(s, "Ready") == "True").await;
+    kubelet
+        .wait("restarted", |s| s["containerStatuses"][0]["restartCount"] == 1 && condition(s, "Ready") == "True")
+        .await;
     kubelet.runtime.exit("a", 1);
     let waiting = |s: &Value| s["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff";
     kubelet.wait("backing off", waiting).await;
     let pod = kubelet.api.get("pods", "default", "p").expect("there");
     let status = &pod["status"]["containerStatuses"][0];
-    assert_eq!(status["state"]["waiting"]["message"], "back-off 10s restarting failed container=a pod=p_default(uid-p)");
+    assert_eq!(
+        status["state"]["waiting"]["message"],
+        "back-off 10s restarting failed container=a pod=p_default(uid-p)"
+    );
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 1);
 }
 
@@ -215,7 +222,8 @@ async fn a_config_map_that_comes_late_is_used_at_once_and_followed() {
 async fn an_image_that_does_not_exist_is_told_and_backed_off() {
     let kubelet = start();
     kubelet.pod("{restartPolicy: Always, containers: [{name: a, image: nope}]}");
-    let waiting = |reason: &'static str| move |s: &Value| s["containerStatuses"][0]["state"]["waiting"]["reason"] == reason;
+    let waiting =
+        |reason: &'static str| move |s: &Value| s["containerStatuses"][0]["state"]["waiting"]["reason"] == reason;
     kubelet.wait("failing", waiting("ErrImagePull")).await;
     kubelet.wait("backing off", waiting("ImagePullBackOff")).await;
     let pod = kubelet.api.get("pods", "default", "p").expect("there");
@@ -242,7 +250,11 @@ async fn pre_stop_runs_before_the_signal() {
     kubelet.wait_ready().await;
     kubelet.api.ask_to_delete("default", "p", 5);
     kubelet.wait_gone().await;
-    assert!(kubelet.calls().starts_with("run sandbox 0\nstart a 0\nexec bye 0\nstop a\nstop sandbox"), "{}", kubelet.calls());
+    assert!(
+        kubelet.calls().starts_with("run sandbox 0\nstart a 0\nexec bye 0\nstop a\nstop sandbox"),
+        "{}",
+        kubelet.calls()
+    );
 }
 
 #[tokio::test]
@@ -251,7 +263,8 @@ async fn a_resize_is_applied_in_place_and_told() {
     kubelet.pod("{restartPolicy: Always, containers: [{name: a, image: 'box:1', resources: {limits: {memory: 64Mi}, requests: {memory: 64Mi}}}]}");
     kubelet.wait_ready().await;
     kubelet.edit(|pod| {
-        pod["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "128Mi"}, "requests": {"memory": "64Mi"}});
+        pod["spec"]["containers"][0]["resources"] =
+            json!({"limits": {"memory": "128Mi"}, "requests": {"memory": "64Mi"}});
         pod["metadata"]["generation"] = 2.into();
     });
     let resized = |s: &Value| s["containerStatuses"][0]["resources"]["limits"]["memory"] == "128Mi";

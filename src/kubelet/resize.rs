@@ -43,9 +43,10 @@ pub fn resize(pod: &Pod, spec: &core::Container, running: &Container, memory: &M
     if let Some(why) = too_large(pod, &memory.node_allocatable) {
         return Resize::Infeasible(why);
     }
-    let restart = spec.resize_policy.iter().flatten().any(|policy| {
-        policy.restart_policy == "RestartContainer" && !same_of(&has, &wanted, &policy.resource_name)
-    });
+    let restart =
+        spec.resize_policy.iter().flatten().any(|policy| {
+            policy.restart_policy == "RestartContainer" && !same_of(&has, &wanted, &policy.resource_name)
+        });
     if restart { Resize::Restart } else { Resize::InPlace }
 }
 
@@ -55,7 +56,9 @@ fn same(a: &core::ResourceRequirements, b: &core::ResourceRequirements) -> bool 
 
 fn same_of(a: &core::ResourceRequirements, b: &core::ResourceRequirements, name: &str) -> bool {
     let amount = |list: &Option<ResourceList>| {
-        list.as_ref().and_then(|l| l.get(name)).map(|q| if name == "cpu" { resources::milli(q) } else { resources::units(q) })
+        list.as_ref()
+            .and_then(|l| l.get(name))
+            .map(|q| if name == "cpu" { resources::milli(q) } else { resources::units(q) })
     };
     amount(&a.requests) == amount(&b.requests) && amount(&a.limits) == amount(&b.limits)
 }
@@ -63,7 +66,8 @@ fn same_of(a: &core::ResourceRequirements, b: &core::ResourceRequirements, name:
 /// The pod's requests against all the node has to give.
 fn too_large(pod: &Pod, allocatable: &ResourceList) -> Option<String> {
     for (name, count) in [("cpu", resources::milli as fn(&_) -> i64), ("memory", resources::units)] {
-        let asked = pod.spec.containers.iter().filter_map(|c| resources::requests(c)?.get(name)).map(count).sum::<i64>();
+        let asked =
+            pod.spec.containers.iter().filter_map(|c| resources::requests(c)?.get(name)).map(count).sum::<i64>();
         let Some(capacity) = allocatable.get(name).map(count) else { continue };
         if asked > capacity {
             return Some(format!("Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"));

@@ -247,7 +247,9 @@ mod tests {
 
     #[test]
     fn the_kernel_is_told_shares_quota_and_memory() {
-        let pod = pod("containers: [{name: a, image: i, resources: {requests: {cpu: 250m}, limits: {cpu: 5m, memory: 64Mi}}}]");
+        let pod = pod(
+            "containers: [{name: a, image: i, resources: {requests: {cpu: 250m}, limits: {cpu: 5m, memory: 64Mi}}}]",
+        );
         let told = linux_resources(&pod, &pod.spec.containers[0], 8 << 30);
         assert_eq!((told.cpu_shares, told.cpu_quota, told.cpu_period), (256, 1000, 100_000));
         assert_eq!(told.memory_limit_in_bytes, 64 << 20);
@@ -256,7 +258,8 @@ mod tests {
     #[test]
     fn burstable_pods_are_killed_later_the_more_memory_they_asked_for() {
         let score = |memory: &str| {
-            let pod = pod(&format!("containers: [{{name: a, image: i, resources: {{requests: {{memory: {memory}}}}}}}]"));
+            let pod =
+                pod(&format!("containers: [{{name: a, image: i, resources: {{requests: {{memory: {memory}}}}}}}]"));
             oom_score_adj(&pod, &pod.spec.containers[0], 8 << 30)
         };
         assert_eq!(score("1"), 999);

@@ -56,7 +56,8 @@ async fn start(config: Config, listener: server::Listener, tasks: &Tasks) -> Res
         .watch_selected(PODS, &format!("spec.nodeName={}", config.node_name), "")
         .start(tasks);
     let (network_up, network_ready) = watch::channel(false);
-    let context = Arc::new(NodeContext { network_ready, ..context(&config, &version, &measured, recorder.clone(), tasks) });
+    let context =
+        Arc::new(NodeContext { network_ready, ..context(&config, &version, &measured, recorder.clone(), tasks) });
 
     let pods = Pods::default();
     server::start(listener, &config, context.clone(), pods.clone(), tasks);

@@ -56,7 +56,8 @@ pub fn namespace_options(pod: &Pod, target: Option<&str>) -> cri::NamespaceOptio
         (_, _, Some(_)) => cri::NamespaceMode::Target,
         (_, _, None) => cri::NamespaceMode::Container,
     };
-    let target_id = if pid == cri::NamespaceMode::Target { target.unwrap_or_default().to_string() } else { String::new() };
+    let target_id =
+        if pid == cri::NamespaceMode::Target { target.unwrap_or_default().to_string() } else { String::new() };
     cri::NamespaceOption {
         network: node_if(pod.spec.host_network),
         ipc: node_if(pod.spec.host_ipc),
@@ -109,9 +110,8 @@ fn groups_policy(pod: &Pod) -> i32 {
 
 pub fn sandbox_context(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
     let context = pod.spec.security_context.as_ref();
-    let privileged = pod
-        .containers()
-        .any(|(_, c)| c.security_context.as_ref().is_some_and(|s| s.privileged == Some(true)));
+    let privileged =
+        pod.containers().any(|(_, c)| c.security_context.as_ref().is_some_and(|s| s.privileged == Some(true)));
     cri::LinuxSandboxSecurityContext {
         namespace_options: Some(namespace_options(pod, None)),
         selinux_options: context.and_then(|c| c.se_linux_options.as_ref()).map(selinux),

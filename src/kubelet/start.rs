@@ -88,15 +88,18 @@ pub async fn start(job: &Job) -> Result<()> {
 
 fn sandbox_config(job: &Job, attempt: u32) -> Result<cri::PodSandboxConfig> {
     let resolv_conf = job.node.resolv_conf();
-    let node =
-        sandbox_config::Node { log_dir: &job.node.log_dir, dns: &job.node.dns, resolv_conf: &resolv_conf };
+    let node = sandbox_config::Node { log_dir: &job.node.log_dir, dns: &job.node.dns, resolv_conf: &resolv_conf };
     let names = job.node.names(&job.pod);
     let names = names.map_err(|e| job.fail_told(FailureKind::Config, "CreateContainerConfigError", &e.to_string()))?;
     Ok(sandbox_config::sandbox_config(&job.pod, attempt, &node, &names))
 }
 
 /// Image, environment and mounts: whatever fails here leaves nothing in the runtime.
-async fn prepare(job: &Job, container: &core::Container, sandbox: &cri::PodSandboxConfig) -> Result<cri::ContainerConfig> {
+async fn prepare(
+    job: &Job,
+    container: &core::Container,
+    sandbox: &cri::PodSandboxConfig,
+) -> Result<cri::ContainerConfig> {
     let image = image(job, container, sandbox).await?;
     let config_error = |message: String| job.fail_told(FailureKind::Config, "CreateContainerConfigError", &message);
     let environment = environment(job, container).await.map_err(config_error)?;

@@ -37,7 +37,9 @@ pub fn pod_status(inputs: &Inputs) -> core::PodStatus {
     let phase = published_phase(inputs);
     let (reason, message) = match memory.stage.termination().map(|t| &t.why) {
         Some(Why::Failed { reason, message }) if phase == "Failed" => (Some(reason.clone()), Some(message.clone())),
-        Some(Why::Failed { .. } | Why::Deleted | Why::Completed) | None => (pod.api_status.reason.clone(), pod.api_status.message.clone()),
+        Some(Why::Failed { .. } | Why::Deleted | Why::Completed) | None => {
+            (pod.api_status.reason.clone(), pod.api_status.message.clone())
+        }
     };
     let host = inputs.host_ip.to_string();
     let ips = match seen.sandbox() {
@@ -111,7 +113,8 @@ pub fn phase(pod: &Pod, seen: &Observed, memory: &Memory) -> &'static str {
     if records.iter().any(|(_, r)| r.is_none_or(|r| r.state == State::Created)) {
         return "Pending";
     }
-    if !all_ended || records.iter().any(|(c, r)| r.is_some_and(|r| lifecycle::restarts(ContainerKind::App, c, r, pod))) {
+    if !all_ended || records.iter().any(|(c, r)| r.is_some_and(|r| lifecycle::restarts(ContainerKind::App, c, r, pod)))
+    {
         return "Running";
     }
     match pod.restart_policy() {
@@ -226,10 +229,9 @@ fn pod_ready(inputs: &Inputs, containers: &Finding) -> Finding {
         let name = &gate.condition_type;
         match inputs.pod.api_status.conditions.iter().flatten().find(|c| c.type_ == *name) {
             None => problems.push(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
-            Some(c) if c.status != "True" => problems.push(format!(
-                "the status of pod readiness gate {name:?} is not \"True\", but {}",
-                c.status
-            )),
+            Some(c) if c.status != "True" => {
+                problems.push(format!("the status of pod readiness gate {name:?} is not \"True\", but {}", c.status))
+            }
             Some(_) => {}
         }
     }

@@ -54,7 +54,12 @@ fn check(spec: &str, api: &str, containers: Vec<Container>, memory: &Memory, exp
         match (c.status.as_str(), &c.reason, &c.message) {
             ("True", None, _) => text += &format!(" {}", c.type_),
             (s, reason, message) => {
-                text += &format!("\n{}={s} {} {}", c.type_, reason.as_deref().unwrap_or(""), message.as_deref().unwrap_or(""))
+                text += &format!(
+                    "\n{}={s} {} {}",
+                    c.type_,
+                    reason.as_deref().unwrap_or(""),
+                    message.as_deref().unwrap_or("")
+                )
             }
         }
     }
@@ -70,40 +75,64 @@ fn check(spec: &str, api: &str, containers: Vec<Container>, memory: &Memory, exp
 #[test]
 fn a_running_pod_without_probes_is_ready() {
     let running = vec![container("a", State::Running, 0)];
-    check("containers: [{name: a}]", "{}", running, &Memory::default(), expect![[r#"
+    check(
+        "containers: [{name: a}]",
+        "{}",
+        running,
+        &Memory::default(),
+        expect![[r#"
         Running PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
-        a running  ready=true started=Some(true)"#]]);
+        a running  ready=true started=Some(true)"#]],
+    );
 }
 
 #[test]
 fn a_readiness_probe_holds_back_the_pod() {
     let running = vec![container("a", State::Running, 0)];
-    check("containers: [{name: a, readinessProbe: {}}]", "{}", running, &Memory::default(), expect![[r#"
+    check(
+        "containers: [{name: a, readinessProbe: {}}]",
+        "{}",
+        running,
+        &Memory::default(),
+        expect![[r#"
         Running PodReadyToStartContainers Initialized
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a] PodScheduled
-        a running  ready=false started=Some(true)"#]]);
+        a running  ready=false started=Some(true)"#]],
+    );
 }
 
 #[test]
 fn a_readiness_gate_needs_its_condition() {
     let running = vec![container("a", State::Running, 0)];
-    check("{containers: [{name: a}], readinessGates: [{conditionType: x/y}]}", "{}", running, &Memory::default(), expect![[r#"
+    check(
+        "{containers: [{name: a}], readinessGates: [{conditionType: x/y}]}",
+        "{}",
+        running,
+        &Memory::default(),
+        expect![[r#"
         Running PodReadyToStartContainers Initialized
         Ready=False ReadinessGatesNotReady corresponding condition of pod readiness gate "x/y" does not exist. ContainersReady PodScheduled
-        a running  ready=true started=Some(true)"#]]);
+        a running  ready=true started=Some(true)"#]],
+    );
 }
 
 #[test]
 fn init_containers_keep_the_pod_pending() {
     let spec = "{initContainers: [{name: i}], containers: [{name: a}]}";
-    check(spec, "{}", vec![container("i", State::Running, 0)], &Memory::default(), expect![[r#"
+    check(
+        spec,
+        "{}",
+        vec![container("i", State::Running, 0)],
+        &Memory::default(),
+        expect![[r#"
         Pending PodReadyToStartContainers
         Initialized=False ContainersNotInitialized containers with incomplete status: [i]
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a] PodScheduled
         i running  ready=false started=Some(true)
-        a waiting PodInitializing ready=false started=Some(false)"#]]);
+        a waiting PodInitializing ready=false started=Some(false)"#]],
+    );
 }
 
 #[test]
@@ -115,30 +144,48 @@ fn an_image_that_does_not_come_is_told_by_its_reason() {
         message: "no such image".into(),
         at: at(0),
     });
-    check("containers: [{name: a}]", "{}", vec![], &memory, expect![[r#"
+    check(
+        "containers: [{name: a}]",
+        "{}",
+        vec![],
+        &memory,
+        expect![[r#"
         Pending PodReadyToStartContainers Initialized
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a] PodScheduled
-        a waiting ErrImagePull ready=false started=Some(false)"#]]);
+        a waiting ErrImagePull ready=false started=Some(false)"#]],
+    );
 }
 
 #[test]
 fn a_finished_pod_is_published_as_such_only_when_nothing_of_it_runs() {
     let spec = "{restartPolicy: Never, containers: [{name: a}]}";
     let done = || vec![container("a", State::Exited, 0)];
-    check(spec, "{phase: Running}", done(), &Memory::default(), expect![[r#"
+    check(
+        spec,
+        "{phase: Running}",
+        done(),
+        &Memory::default(),
+        expect![[r#"
         Running PodReadyToStartContainers Initialized
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a] PodScheduled
-        a terminated Completed ready=false started=Some(false)"#]]);
+        a terminated Completed ready=false started=Some(false)"#]],
+    );
     let why = crate::memory::Termination { why: Why::Completed, deadline: at(30) };
     let memory = Memory { stage: Stage::Terminated(why), ..Memory::default() };
-    check(spec, "{phase: Running}", done(), &memory, expect![[r#"
+    check(
+        spec,
+        "{phase: Running}",
+        done(),
+        &memory,
+        expect![[r#"
         Succeeded PodReadyToStartContainers
         Initialized=True PodCompleted 
         Ready=False PodCompleted 
         ContainersReady=False PodCompleted  PodScheduled
-        a terminated Completed ready=false started=Some(false)"#]]);
+        a terminated Completed ready=false started=Some(false)"#]],
+    );
 }
 
 #[test]

@@ -59,8 +59,7 @@ async fn pre_stop(job: &Job) -> bool {
     let Some((kind, container)) = job.pod.container(&job.kill.container) else { return false };
     let Some(handler) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) else { return false };
     let grace: Duration = job.kill.deadline.duration_since(Timestamp::now()).try_into().unwrap_or_default();
-    let hook =
-        hooks::Hook { cri: &job.node.cri, container, container_id: &job.kill.id, pod_ip: job.pod_ip };
+    let hook = hooks::Hook { cri: &job.node.cri, container, container_id: &job.kill.id, pod_ip: job.pod_ip };
     let failed = match tokio::time::timeout(grace, hooks::run(&hook, handler)).await {
         Ok(Ok(())) => None,
         Ok(Err(why)) => Some(why),

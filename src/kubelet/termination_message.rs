@@ -92,7 +92,8 @@ mod tests {
     fn the_end_of_the_log_is_told_without_its_timestamps() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0.log");
-        std::fs::write(&path, "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr F two words\n").expect("written");
+        std::fs::write(&path, "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr F two words\n")
+            .expect("written");
         assert_eq!(read_log_end(&path), "one\ntwo words\n");
     }
 }

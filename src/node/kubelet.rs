@@ -96,14 +96,10 @@ fn kubelet(node: &NodeConfig, cri: Cri) -> Result<minik_kubelet::Config> {
         key_pem: read("kubelet.key")?,
         client_ca_pem: read("ca.crt")?,
     };
-    let mut config =
-        minik_kubelet::Config::new(&node.name, IpAddr::V4(node.address), client("kubelet")?, cri, server);
+    let mut config = minik_kubelet::Config::new(&node.name, IpAddr::V4(node.address), client("kubelet")?, cri, server);
     config.labels = role::split(node).1;
-    let taint = |t: &crate::config::Taint| RegisterTaint {
-        key: t.key.clone(),
-        value: String::new(),
-        effect: t.effect.clone(),
-    };
+    let taint =
+        |t: &crate::config::Taint| RegisterTaint { key: t.key.clone(), value: String::new(), effect: t.effect.clone() };
     config.register_with_taints = node.taints.iter().map(taint).collect();
     config.static_components = static_components(node.role);
     Ok(config)

@@ -41,10 +41,7 @@ pub fn start(components: Components) {
     let filter = || EnvFilter::try_from_env("MINIK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let console = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(io::stderr).with_filter(filter());
     let files = Files { all: Arc::new(components.iter().map(|(krate, name)| (*krate, Rotating::new(name))).collect()) };
-    let file = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_writer(files)
-        .with_filter(filter());
+    let file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(files).with_filter(filter());
     // A second subscriber in one process happens in tests only, where the first one serves as well.
     let _ = tracing_subscriber::registry().with(console).with(file).try_init();
 }

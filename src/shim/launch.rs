@@ -101,7 +101,8 @@ pub(crate) fn exec(dir: &Path, config: &ExecConfig) -> Result<(i32, Io), LaunchE
         .with_root_path(&config.libcontainer_root)
         .map_err(|e| refused(&e))?;
     let (builder, console) = give(builder, ends);
-    let pid = builder.as_tenant().with_detach(true).with_process(Some(process_file)).build().map_err(|e| refused(&e))?;
+    let pid =
+        builder.as_tenant().with_detach(true).with_process(Some(process_file)).build().map_err(|e| refused(&e))?;
     kernel::ignore_sigpipe();
     Ok((pid.as_raw(), receive(console, ours)?))
 }

@@ -26,14 +26,24 @@ pub enum Ready {
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// From here on output frames come, and stdin frames are taken.
-    Attach { stdin: bool, stdout: bool, stderr: bool },
+    Attach {
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
     /// Answered when the process has ended and its output is written down.
     Wait,
     /// The log file was renamed: open it anew. Answered with `Done`.
     ReopenLog,
     /// `all`: every process of the container's cgroup. Answered with `Done`.
-    Signal { signal: i32, all: bool },
-    Resize { width: u16, height: u16 },
+    Signal {
+        signal: i32,
+        all: bool,
+    },
+    Resize {
+        width: u16,
+        height: u16,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,7 +25,8 @@ pub(crate) fn run_container(dir: &Path) -> i32 {
     // Orphans of a container without its own PID namespace come to us, so that somebody reaps them.
     kernel::become_subreaper();
     let prepared = prepare(dir).and_then(|listener| {
-        let config: RunConfig = read_json(&dir.join(CONFIG_FILE)).map_err(|e| format!("could not read shim.json: {e}"))?;
+        let config: RunConfig =
+            read_json(&dir.join(CONFIG_FILE)).map_err(|e| format!("could not read shim.json: {e}"))?;
         let log = match &config.log_path {
             Some(path) => Some(Log::open(path).map_err(|e| format!("could not open log {}: {e}", path.display()))?),
             None => None,

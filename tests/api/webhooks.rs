@@ -53,10 +53,12 @@ async fn webhook(behaviour: Behaviour) -> Value {
                         return std::future::pending().await;
                     };
                     response["uid"] = review["request"]["uid"].clone();
-                    let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+                    let answer =
+                        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
                     Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(answer.to_string()))))
                 });
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
     });

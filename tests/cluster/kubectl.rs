@@ -205,10 +205,8 @@ fn expose(c: &Cluster) -> Result<()> {
 fn drain(c: &Cluster) -> Result<()> {
     c.namespace("drain")?;
     let node = c.node("worker2");
-    let pod = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: nowhere, namespace: drain}}\nspec:\n  nodeSelector: {{disk: unheard-of}}\n  \
-         containers: [{{name: c, image: 'test/busybox:1', command: [sleep, '3600']}}]\n"
-    );
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: nowhere, namespace: drain}\nspec:\n  nodeSelector: {disk: unheard-of}\n  \
+         containers: [{name: c, image: 'test/busybox:1', command: [sleep, '3600']}]\n".to_string();
     c.apply(&pod)?;
     eventually("the event of a pod that fits nowhere", || {
         let text = c.kubectl(&["describe", "pod", "nowhere", "-n", "drain"])?;

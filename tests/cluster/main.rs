@@ -46,10 +46,10 @@ fn main() {
         trials.push(Trial::test(name, move || test().map_err(failed)).with_ignored_flag(true));
     }
     let conclusion = libtest_mimic::run(&args, trials);
-    if conclusion.num_failed > 0 {
-        if let Some(cluster) = &cluster {
-            cluster.print_state();
-        }
+    if conclusion.num_failed > 0
+        && let Some(cluster) = &cluster
+    {
+        cluster.print_state();
     }
     drop(cluster);
     conclusion.exit();

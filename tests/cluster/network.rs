@@ -134,8 +134,7 @@ fn affinity(c: &Cluster) -> Result<()> {
     c.apply(&hello("affinity", 3, "  sessionAffinity: ClientIP\n"))?;
     c.kubectl(&["rollout", "status", "deployment/hello", "-n", "affinity", "--timeout=60s"])?;
     client_pod(c, "affinity")?;
-    let answers =
-        in_client(c, "affinity", "get hello:80 10")?;
+    let answers = in_client(c, "affinity", "get hello:80 10")?;
     let names =
         c.kubectl(&["get", "pods", "-n", "affinity", "-l", "app=hello", "-o", "jsonpath={.items[*].metadata.name}"])?;
     let reached = names.split_whitespace().filter(|n| answers.contains(*n)).count();

@@ -184,12 +184,12 @@ fn explain(error: String, text: &str, broken: &[Broken]) -> String {
 }
 
 fn message(rule: &Value, known: &Variables) -> String {
-    if let Some(text) = rule["messageExpression"].as_str() {
-        if let Ok(cel::Value::String(computed)) = expression::evaluate(text, known) {
-            let computed = computed.trim();
-            if !computed.is_empty() && computed.len() <= MESSAGE_BYTES_MAX && !computed.contains('\n') {
-                return computed.to_string();
-            }
+    if let Some(text) = rule["messageExpression"].as_str()
+        && let Ok(cel::Value::String(computed)) = expression::evaluate(text, known)
+    {
+        let computed = computed.trim();
+        if !computed.is_empty() && computed.len() <= MESSAGE_BYTES_MAX && !computed.contains('\n') {
+            return computed.to_string();
         }
     }
     match rule["message"].as_str().map(str::trim).filter(|m| !m.is_empty()) {

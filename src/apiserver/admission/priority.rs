@@ -96,12 +96,13 @@ fn check_given(review: &Review, value: i64, policy: &Value, group: bool) -> Resu
         };
         return Err(review.forbid(&why));
     }
-    if let (Some(given), Some(policy)) = (spec["preemptionPolicy"].as_str(), policy.as_str()) {
-        if given != policy && !group {
-            return Err(review.forbid(&format!(
+    if let (Some(given), Some(policy)) = (spec["preemptionPolicy"].as_str(), policy.as_str())
+        && given != policy
+        && !group
+    {
+        return Err(review.forbid(&format!(
                 "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
             )));
-        }
     }
     Ok(())
 }

@@ -96,10 +96,11 @@ fn charge(review: &Review, quotas: &[Arc<Value>], now: Timestamp) -> Result<Vec<
             continue;
         }
         let quota_name = object::name(quota);
-        if resource == "pods" && group.is_empty() {
-            if let Some(why) = quota::missing_requests(&names, &review.object) {
-                return Err(review.forbid(&format!("failed quota: {quota_name}: {why}")));
-            }
+        if resource == "pods"
+            && group.is_empty()
+            && let Some(why) = quota::missing_requests(&names, &review.object)
+        {
+            return Err(review.forbid(&format!("failed quota: {quota_name}: {why}")));
         }
         let held = pod_resources::amounts(&quota["status"]["used"]);
         if names.iter().any(|name| !held.contains_key(*name)) {

@@ -42,10 +42,11 @@ pub async fn wait_for_default(review: &Review, world: &World) {
     }
     let appears = async {
         while let Some(change) = follow.changes.next().await {
-            if let Change::Put(account) = change {
-                if object::name(&account) == DEFAULT && object::namespace(&account) == review.namespace {
-                    return;
-                }
+            if let Change::Put(account) = change
+                && object::name(&account) == DEFAULT
+                && object::namespace(&account) == review.namespace
+            {
+                return;
             }
         }
     };

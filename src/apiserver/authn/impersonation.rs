@@ -206,13 +206,13 @@ impl Check<'_> {
     }
 
     fn name(&self, wanted: &UserInfo, actual: &mut UserInfo) -> Result<(), Status> {
-        if self.mode != Mode::Legacy {
-            if let Some(node) = node_name(&wanted.name) {
-                actual.groups = vec![groups::NODES.into()];
-                // The right to be one's own node must not depend on which node that is.
-                let name = if self.mode == Mode::AssociatedNode { "*" } else { node };
-                return self.one(self.group(), "nodes", "", "", name);
-            }
+        if self.mode != Mode::Legacy
+            && let Some(node) = node_name(&wanted.name)
+        {
+            actual.groups = vec![groups::NODES.into()];
+            // The right to be one's own node must not depend on which node that is.
+            let name = if self.mode == Mode::AssociatedNode { "*" } else { node };
+            return self.one(self.group(), "nodes", "", "", name);
         }
         if let Some((namespace, name)) = wanted.service_account() {
             if wanted.groups.is_empty() {

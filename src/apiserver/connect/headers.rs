@@ -23,7 +23,10 @@ const HOP_BY_HOP: [&str; 9] = [
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONNECTION).iter().any(|v| v.as_bytes().to_ascii_lowercase().windows(7).any(|w| w == b"upgrade"))
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .any(|v| v.as_bytes().to_ascii_lowercase().windows(7).any(|w| w == b"upgrade"))
 }
 
 pub fn is_websocket(headers: &HeaderMap) -> bool {
@@ -39,7 +42,8 @@ pub fn listed(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
 /// The other side knows this server, not its clients.
 pub fn drop_credentials(headers: &mut HeaderMap) {
     headers.remove(header::AUTHORIZATION);
-    let impersonation: Vec<HeaderName> = headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
+    let impersonation: Vec<HeaderName> =
+        headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
     for name in impersonation {
         headers.remove(name);
     }
@@ -100,7 +104,8 @@ mod tests {
 
     #[test]
     fn what_belongs_to_one_connection_is_not_passed_on() {
-        let mut headers = map(&[("connection", "close, X-Secret"), ("x-secret", "1"), ("te", "trailers"), ("accept", "*/*")]);
+        let mut headers =
+            map(&[("connection", "close, X-Secret"), ("x-secret", "1"), ("te", "trailers"), ("accept", "*/*")]);
         drop_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("accept", "*/*")]));
     }

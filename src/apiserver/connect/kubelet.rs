@@ -50,7 +50,8 @@ mod tests {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 1234}},
         }});
         assert_eq!(read(&node), Ok(Kubelet { host: "10.0.0.2".into(), port: 1234 }));
-        let bare = json!({"metadata": {"name": "n2"}, "status": {"addresses": [{"type": "Hostname", "address": "n2"}]}});
+        let bare =
+            json!({"metadata": {"name": "n2"}, "status": {"addresses": [{"type": "Hostname", "address": "n2"}]}});
         assert_eq!(read(&bare), Ok(Kubelet { host: "n2".into(), port: 10250 }));
         assert!(read(&json!({"metadata": {"name": "n3"}})).is_err());
     }

@@ -164,7 +164,10 @@ mod tests {
         let pod = json!({"spec": {"containers": [{}, {"ports": [{"containerPort": 8080}]}]}, "status": {"podIP": "10.244.0.5"}});
         let at = |id| pod_location(&pod, &parse("pod", id).expect("a name")).expect("a place");
         assert_eq!(at("p"), Location { security: Security::Plain, host: "10.244.0.5".into(), port: 8080 });
-        assert_eq!(at("https:p:444"), Location { security: Security::Unverified, host: "10.244.0.5".into(), port: 444 });
+        assert_eq!(
+            at("https:p:444"),
+            Location { security: Security::Unverified, host: "10.244.0.5".into(), port: 444 }
+        );
         let nowhere = json!({"spec": {}, "status": {"podIP": "127.0.0.1"}});
         let refused = pod_location(&nowhere, &Named { scheme: "", name: "p", port: "80" }).expect_err("loopback");
         assert_eq!(refused.message, "address not allowed");

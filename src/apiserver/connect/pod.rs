@@ -28,7 +28,8 @@ pub fn container(pod: &Value, asked: &str) -> Result<String, Status> {
         [only] => Ok(only["name"].as_str().unwrap_or("").into()),
         _ => {
             let all: Vec<&str> = containers(pod).collect();
-            let message = format!("a container name must be specified for pod {name}, choose one of: [{}]", all.join(" "));
+            let message =
+                format!("a container name must be specified for pod {name}, choose one of: [{}]", all.join(" "));
             Err(Status::bad_request(message))
         }
     }
@@ -120,7 +121,8 @@ pub fn stream_query(query: &Query) -> String {
 pub fn ports_query(query: &Query) -> Result<String, Status> {
     let mut pairs = Vec::new();
     for port in query.all("ports").flat_map(|p| p.split(',')).filter(|p| !p.is_empty()) {
-        let number: u16 = port.trim().parse().map_err(|_| Status::bad_request(format!("unable to parse {port:?} as a port")))?;
+        let number: u16 =
+            port.trim().parse().map_err(|_| Status::bad_request(format!("unable to parse {port:?} as a port")))?;
         pairs.push(("port", number.to_string()));
     }
     Ok(joined(&pairs))
@@ -156,7 +158,10 @@ mod tests {
             log("tailLines=-1"),
             "PodLogOptions \"p\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0"
         );
-        assert_eq!(log("limitBytes=0"), "PodLogOptions \"p\" is invalid: limitBytes: Invalid value: 0: must be greater than 0");
+        assert_eq!(
+            log("limitBytes=0"),
+            "PodLogOptions \"p\" is invalid: limitBytes: Invalid value: 0: must be greater than 0"
+        );
     }
 
     #[test]

@@ -18,7 +18,11 @@ use crate::body::{self, Body};
 use crate::server::Core;
 
 /// Sends the request; the answer's body is read from the connection while the client takes it.
-pub async fn send(core: &Arc<Core>, connection: Connection, request: Request<Body>) -> Result<Response<Incoming>, hyper::Error> {
+pub async fn send(
+    core: &Arc<Core>,
+    connection: Connection,
+    request: Request<Body>,
+) -> Result<Response<Incoming>, hyper::Error> {
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
     let stopping = core.stopping.clone();
     core.tasks.spawn(async move {

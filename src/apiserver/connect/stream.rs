@@ -96,7 +96,11 @@ fn log_status(name: &str, code: u16, text: String) -> Status {
         500 => Status::internal(text),
         401 => Status::new(401, "Unauthorized", "the server has asked for the client to provide credentials"),
         403 => Status::forbidden("", "", &text),
-        code => Status::new(code, "InternalError", format!("an error on the server ({text:?}) has prevented the request from succeeding ( pods/log {name})")),
+        code => Status::new(
+            code,
+            "InternalError",
+            format!("an error on the server ({text:?}) has prevented the request from succeeding ( pods/log {name})"),
+        ),
     }
 }
 
@@ -110,21 +114,20 @@ pub async fn upgrade(core: &Arc<Core>, mut arrived: Arrived<'_>) -> Result<Respo
         _ => return Err(Status::bad_request("Upgrade request required")),
     };
     let undialed = |why: String| failed(format!("error dialing backend: {why}"));
-    let connection = core
-        .dialer
-        .open(Security::Kubelet, &place.host, place.port)
-        .await
-        .map_err(|e| undialed(e.to_string()))?;
-    let mut request = Request::builder().method(arrived.method.clone()).uri(path).body(arrived.body).map_err(|e| failed(e.to_string()))?;
+    let connection =
+        core.dialer.open(Security::Kubelet, &place.host, place.port).await.map_err(|e| undialed(e.to_string()))?;
+    let mut request = Request::builder()
+        .method(arrived.method.clone())
+        .uri(path)
+        .body(arrived.body)
+        .map_err(|e| failed(e.to_string()))?;
     *request.headers_mut() = arrived.headers.clone();
     let host = http::HeaderValue::from_str(&join(&place.host, place.port)).map_err(|e| failed(e.to_string()))?;
     request.headers_mut().insert(header::HOST, host);
     let response = relay::send(core, connection, request).await.map_err(|e| undialed(e.to_string()))?;
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => Ok(relay::switch(core, client, response)),
-        code if code.as_u16() < 400 => {
-            Err(failed(format!("invalid upgrade response: status code {}", code.as_u16())))
-        }
+        code if code.as_u16() < 400 => Err(failed(format!("invalid upgrade response: status code {}", code.as_u16()))),
         _ if refusal::speaks_channels(&arrived.headers) => {
             let text = text_of(response).await;
             let status = Status::internal(format!("unable to upgrade connection: {}", text.trim_end()));

@@ -62,7 +62,7 @@ pub fn rows(definition: &Value) -> Vec<Served> {
     let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
     let stored = versions.iter().find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));
     let mut served: Vec<&Value> = versions.iter().filter(|v| v["served"] == true).collect();
-    served.sort_by(|a, b| priority(text(b, "name")).cmp(&priority(text(a, "name"))));
+    served.sort_by_key(|version| std::cmp::Reverse(priority(text(version, "name"))));
     served.into_iter().map(|version| row(spec, version, stored)).collect()
 }
 

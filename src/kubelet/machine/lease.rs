@@ -41,7 +41,9 @@ async fn renew(client: &Client, name: &str, uid: &str) -> Result<(), Error> {
     let patch = Patch::Merge(json!({"spec": {"holderIdentity": name, "renewTime": now}}));
     match client.patch(LEASES, NAMESPACE, name, "", &patch).await {
         Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => client.create(LEASES, NAMESPACE, &lease(name, uid, &now)).await.map(|_| ()),
+        Err(error) if error.is_not_found() => {
+            client.create(LEASES, NAMESPACE, &lease(name, uid, &now)).await.map(|_| ())
+        }
         Err(error) => Err(error),
     }
 }

@@ -19,8 +19,6 @@ pub use report::{Reporter, run as run_reports};
 
 use crate::config::Config;
 
-
-
 /// What the Node says of its machine and never changes while this kubelet runs.
 pub fn facts(config: &Config, version: &VersionResponse, measured: &capacity::Capacity) -> status::Facts {
     let read = |path: &str| std::fs::read_to_string(path).map(|t| t.trim().to_string()).unwrap_or_default();

@@ -50,7 +50,9 @@ impl Registration {
                     tracing::info!(node = self.name, "registered");
                     return node;
                 }
-                Err(error) => tracing::warn!(node = self.name, error = %error.chain(), "not registered yet; will retry"),
+                Err(error) => {
+                    tracing::warn!(node = self.name, error = %error.chain(), "not registered yet; will retry")
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);

@@ -58,8 +58,7 @@ pub async fn run(reporter: Reporter) {
 impl Reporter {
     async fn hand_over(&self, pod_cidr: &str) -> Result<(), tonic::Status> {
         let network_config = Some(cri::NetworkConfig { pod_cidr: pod_cidr.into() });
-        let request =
-            cri::UpdateRuntimeConfigRequest { runtime_config: Some(cri::RuntimeConfig { network_config }) };
+        let request = cri::UpdateRuntimeConfigRequest { runtime_config: Some(cri::RuntimeConfig { network_config }) };
         self.cri.runtime().update_runtime_config(request).await.map(|_| ())
     }
 

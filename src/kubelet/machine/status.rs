@@ -76,7 +76,11 @@ pub fn node_status(facts: &Facts, runtime: &RuntimeState, old: &Value, now: Time
 }
 
 fn quantities(list: &ResourceList) -> Value {
-    list.iter().map(|(name, q)| (name.clone(), Value::from(q.0.clone()))).collect::<BTreeMap<_, _>>().into_iter().collect()
+    list.iter()
+        .map(|(name, q)| (name.clone(), Value::from(q.0.clone())))
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect()
 }
 
 fn handler(handler: &cri::RuntimeHandler) -> Value {
@@ -110,13 +114,11 @@ pub fn not_ready(runtime: &RuntimeState) -> Option<String> {
         Some(c) => Some(format!("{name} not ready: {kind}=false reason:{} message:{}", c.reason, c.message)),
         None => Some(format!("{name} status check may not have completed yet")),
     };
-    let problems: Vec<String> = [
-        problem("RuntimeReady", "container runtime"),
-        problem("NetworkReady", "container runtime network"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let problems: Vec<String> =
+        [problem("RuntimeReady", "container runtime"), problem("NetworkReady", "container runtime network")]
+            .into_iter()
+            .flatten()
+            .collect();
     if problems.is_empty() { None } else { Some(format!("[{}]", problems.join(", ")).replace("[[", "[")) }
 }
 
@@ -131,7 +133,12 @@ fn conditions(runtime: &RuntimeState, old: &Value, now: Timestamp) -> Vec<Value>
         }
     };
     let fixed = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available".to_string()),
+        (
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available".to_string(),
+        ),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure".to_string()),
         ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available".to_string()),
     ];
@@ -156,8 +163,7 @@ pub fn differs(old: &Value, new: &Value) -> bool {
         let found = status["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == condition["type"]);
         found.map(|c| [c["status"].clone(), c["reason"].clone(), c["message"].clone()])
     };
-    let conditions_differ =
-        new["conditions"].as_array().into_iter().flatten().any(|c| plain(old, c) != plain(new, c));
+    let conditions_differ = new["conditions"].as_array().into_iter().flatten().any(|c| plain(old, c) != plain(new, c));
     let fields = ["addresses", "capacity", "allocatable", "daemonEndpoints", "nodeInfo", "images", "runtimeHandlers"];
     conditions_differ || fields.iter().any(|f| !includes(&old[*f], &new[*f]))
 }
@@ -217,7 +223,8 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_the_time_of_its_last_change() {
-        let old = json!({"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"}]});
+        let old =
+            json!({"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"}]});
         let now = Timestamp::from_second(2_000_000_000).expect("in range");
         let ready = conditions(&runtime(true), &old, now).remove(3);
         assert_eq!(ready["lastTransitionTime"], "2020-01-01T00:00:00Z");

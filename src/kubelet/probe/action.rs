@@ -47,12 +47,9 @@ pub fn port_number(port: &IntOrString, container: &core::Container) -> Result<u1
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => match name.parse() {
             Ok(number) => Some(number),
-            Err(_) => container
-                .ports
-                .iter()
-                .flatten()
-                .find(|p| p.name.as_deref() == Some(name))
-                .map(|p| p.container_port),
+            Err(_) => {
+                container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port)
+            }
         },
     };
     let named = || match port {
@@ -83,9 +80,11 @@ async fn run_command(target: &Target, cmd: Vec<String>, timeout: Duration) -> Re
             output.truncate(OUTPUT_BYTES_MAX);
             Ok(Answer::Failure(String::from_utf8_lossy(&output).into_owned()))
         }
-        Err(status) if status.code() == tonic::Code::DeadlineExceeded => {
-            Ok(Answer::Failure(format!("command timed out: {:?} timed out after {}s", cmd.join(" "), timeout.as_secs())))
-        }
+        Err(status) if status.code() == tonic::Code::DeadlineExceeded => Ok(Answer::Failure(format!(
+            "command timed out: {:?} timed out after {}s",
+            cmd.join(" "),
+            timeout.as_secs()
+        ))),
         Err(status) => Err(status.message().to_string()),
     }
 }

@@ -34,10 +34,9 @@ async fn ask(address: SocketAddr, service: &str) -> Result<u8, String> {
         format!("timeout: failed to connect service \"{address}\" within 1s: {}", connect_error(e))
     };
     let stream = tokio::net::TcpStream::connect(address).await.map_err(|e| dial(&e))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .map_err(|e| e.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .map_err(|e| e.to_string())?;
     let connection = tokio::spawn(connection);
     let request = http::Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")

@@ -138,7 +138,10 @@ async fn send(get: &HttpGet) -> Result<Response, String> {
     }
 }
 
-async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, get: &HttpGet) -> Result<Response, String> {
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    get: &HttpGet,
+) -> Result<Response, String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     let exchange = async {
@@ -152,8 +155,7 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
                 request = request.header(name, value);
             }
         }
-        let request =
-            request.header("connection", "close").body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+        let request = request.header("connection", "close").body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let location = response.headers().get("location").and_then(|v| v.to_str().ok()).map(String::from);
         let status = response.status();
@@ -279,9 +281,6 @@ mod tests {
         let mut get = server(vec![]).await;
         get.port = 1;
         let Answer::Failure(text) = http_get(&get, Duration::from_secs(5)).await else { panic!("port 1 answers") };
-        assert_eq!(
-            text,
-            "Get \"http://127.0.0.1:1/healthz\": dial tcp 127.0.0.1:1: connect: connection refused"
-        );
+        assert_eq!(text, "Get \"http://127.0.0.1:1/healthz\": dial tcp 127.0.0.1:1: connect: connection refused");
     }
 }

@@ -111,7 +111,12 @@ impl Gate {
         let status = &answer["status"];
         let user = (status["authenticated"] == true).then(|| User {
             name: status["user"]["username"].as_str().unwrap_or_default().into(),
-            groups: status["user"]["groups"].as_array().into_iter().flatten().filter_map(|g| g.as_str().map(String::from)).collect(),
+            groups: status["user"]["groups"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|g| g.as_str().map(String::from))
+                .collect(),
             uid: status["user"]["uid"].as_str().unwrap_or_default().into(),
         });
         let mut tokens = self.tokens.lock();

@@ -125,7 +125,12 @@ fn open_with_rotated(reading: &Reading) -> io::Result<Vec<File>> {
 }
 
 /// Everything up to the current end of the file.
-async fn drain(file: &mut File, rest: &mut Vec<u8>, options: &Options, sink: &mut Sink<'_>) -> io::Result<Result<(), Enough>> {
+async fn drain(
+    file: &mut File,
+    rest: &mut Vec<u8>,
+    options: &Options,
+    sink: &mut Sink<'_>,
+) -> io::Result<Result<(), Enough>> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let read = file.read(&mut chunk)?;
@@ -246,13 +251,17 @@ mod tests {
     async fn rotated_files_are_part_of_the_log() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0.log");
-        let lines = |range: std::ops::Range<u32>| range.map(|n| format!("2026-01-01T00:00:00Z stdout F {n}\n")).collect::<String>();
+        let lines = |range: std::ops::Range<u32>| {
+            range.map(|n| format!("2026-01-01T00:00:00Z stdout F {n}\n")).collect::<String>()
+        };
         std::fs::write(dir.path().join("0.log.20260101-000000"), lines(0..2)).expect("written");
         std::fs::write(dir.path().join("0.log.20260102-000000"), lines(2..4)).expect("written");
         std::fs::write(&path, lines(4..6)).expect("written");
         let read = async |tail_lines| {
             let options = Options { format: Format::Cri, ..plain() };
-            collect(Reading { path: path.clone(), options, tail_lines, limit_bytes: None, writing: None }).await.replace('\n', "")
+            collect(Reading { path: path.clone(), options, tail_lines, limit_bytes: None, writing: None })
+                .await
+                .replace('\n', "")
         };
         assert_eq!(read(None).await, "012345");
         assert_eq!(read(Some(1)).await, "5");
@@ -269,10 +278,16 @@ mod tests {
         std::fs::write(&path, "one\n").expect("written");
         let (running, writing) = watch::channel(true);
         let (out, mut incoming) = mpsc::channel(4);
-        let reading =
-            Reading { path: path.clone(), options: plain(), tail_lines: None, limit_bytes: None, writing: Some(writing) };
+        let reading = Reading {
+            path: path.clone(),
+            options: plain(),
+            tail_lines: None,
+            limit_bytes: None,
+            writing: Some(writing),
+        };
         tokio::spawn(read(reading, out));
-        let mut next = async || String::from_utf8(incoming.recv().await.expect("more").expect("read").to_vec()).expect("text");
+        let mut next =
+            async || String::from_utf8(incoming.recv().await.expect("more").expect("read").to_vec()).expect("text");
         assert_eq!(next().await, "one\n");
         let mut file = File::options().append(true).open(&path).expect("opened");
         file.write_all(b"two\n").expect("written");

@@ -72,7 +72,9 @@ pub async fn serve(server: &Server, namespace: &str, pod: &str, container: &str,
         Err(message) => return text(StatusCode::BAD_REQUEST, message),
     };
     let component = server.components.iter().find(|c| {
-        namespace == mirror::NAMESPACE && mirror::pod_name(&c.name, &server.node.node_name) == pod && c.name == container
+        namespace == mirror::NAMESPACE
+            && mirror::pod_name(&c.name, &server.node.node_name) == pod
+            && c.name == container
     });
     if let Some(component) = component {
         // A component lives as long as its node: its log never ends.
@@ -158,7 +160,10 @@ fn writing(server: &Server, shown: &Shown, container_id: &str) -> watch::Receive
 
 fn stream(path: PathBuf, format: Format, asked: Asked, writing: Option<watch::Receiver<bool>>) -> Response<Body> {
     if let Err(error) = std::fs::metadata(&path) {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to open log file {:?}: {error}", path.display().to_string()));
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("failed to open log file {:?}: {error}", path.display().to_string()),
+        );
     }
     let options = Options {
         format,
@@ -167,8 +172,7 @@ fn stream(path: PathBuf, format: Format, asked: Asked, writing: Option<watch::Re
         streams: asked.streams.unwrap_or(Streams::All),
     };
     let (out, chunks) = mpsc::channel(CHUNKS_MAX);
-    let reading =
-        Reading { path, options, tail_lines: asked.tail_lines, limit_bytes: asked.limit_bytes, writing };
+    let reading = Reading { path, options, tail_lines: asked.tail_lines, limit_bytes: asked.limit_bytes, writing };
     tokio::spawn(follow::read(reading, out));
     let frames = ReceiverStream::new(chunks).map(|chunk| chunk.map(Frame::data).map_err(minik_client::BoxError::from));
     let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));

@@ -41,9 +41,8 @@ pub async fn container(server: &Server, verb: &str, place: &Place<'_>, request: 
         Err((status, message)) => return text(status, message),
     };
     let pairs = query(request.uri().query());
-    let flag = |names: [&str; 2]| {
-        pairs.iter().any(|(n, v)| names.contains(&n.as_str()) && matches!(v.as_str(), "1" | "true"))
-    };
+    let flag =
+        |names: [&str; 2]| pairs.iter().any(|(n, v)| names.contains(&n.as_str()) && matches!(v.as_str(), "1" | "true"));
     let values = |name: &str| pairs.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect::<Vec<_>>();
     let mut runtime = server.node.cri.runtime();
     let (stdin, stdout, stderr, tty) =

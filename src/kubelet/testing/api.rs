@@ -62,7 +62,14 @@ impl FakeApi {
     }
 
     /// Waits until the object satisfies the condition; panics with what it is instead.
-    pub async fn wait(&self, plural: &str, ns: &str, name: &str, what: &str, condition: impl Fn(Option<&Value>) -> bool) {
+    pub async fn wait(
+        &self,
+        plural: &str,
+        ns: &str,
+        name: &str,
+        what: &str,
+        condition: impl Fn(Option<&Value>) -> bool,
+    ) {
         let mut changes = self.changed.subscribe();
         let wait = async {
             loop {
@@ -111,7 +118,8 @@ impl FakeApi {
             .collect();
         let mut parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
         parts.drain(..if parts[0] == "api" { 2 } else { 3 });
-        let namespace = if parts[0] == "namespaces" && parts.len() > 2 { parts.drain(..2).nth(1).expect("two") } else { "" };
+        let namespace =
+            if parts[0] == "namespaces" && parts.len() > 2 { parts.drain(..2).nth(1).expect("two") } else { "" };
         let key = (parts[0].to_string(), namespace.to_string(), parts.get(1).unwrap_or(&"").to_string());
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
         match (request.method(), parts.get(2)) {
@@ -150,7 +158,10 @@ impl FakeApi {
         let state = self.state.lock();
         let items: Vec<&Value> =
             state.objects.iter().filter(|(k, v)| selected(k, v, &key, query)).map(|(_, v)| v).collect();
-        respond(200, &json!({"kind": "List", "metadata": {"resourceVersion": state.revision.to_string()}, "items": items}))
+        respond(
+            200,
+            &json!({"kind": "List", "metadata": {"resourceVersion": state.revision.to_string()}, "items": items}),
+        )
     }
 
     fn watch(self: &Arc<Self>, key: Key, query: &BTreeMap<String, String>) -> Response<Body> {

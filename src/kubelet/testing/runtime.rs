@@ -102,7 +102,8 @@ impl FakeRuntime {
 
     fn tell(&self, container_id: &str, sandbox: &str) {
         let pod_sandbox_status = self.state.lock().sandboxes.get(sandbox).cloned();
-        let event = ContainerEventResponse { container_id: container_id.into(), pod_sandbox_status, ..Default::default() };
+        let event =
+            ContainerEventResponse { container_id: container_id.into(), pod_sandbox_status, ..Default::default() };
         let _ = self.events.send(event);
     }
 

@@ -111,10 +111,15 @@ impl Context {
 enum Source<'a> {
     EmptyDir(&'a core::EmptyDirVolumeSource),
     HostPath(&'a core::HostPathVolumeSource),
-    Claim { name: String, read_only: bool },
+    Claim {
+        name: String,
+        read_only: bool,
+    },
     Image(&'a core::ImageVolumeSource),
     /// Files the kubelet writes: configMap, secret, downwardAPI, projected.
-    Files { plugin: &'static str },
+    Files {
+        plugin: &'static str,
+    },
     Unsupported(&'static str),
 }
 

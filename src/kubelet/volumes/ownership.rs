@@ -19,9 +19,8 @@ pub fn fs_group(pod: &Pod) -> Option<u32> {
 /// The user all containers run as, if it is one and the same: it may own what only it should read.
 pub fn only_user(pod: &Pod) -> Option<u32> {
     let of_pod = pod.spec.security_context.as_ref().and_then(|c| c.run_as_user);
-    let user = |c: &k8s_openapi::api::core::v1::Container| {
-        c.security_context.as_ref().and_then(|s| s.run_as_user).or(of_pod)
-    };
+    let user =
+        |c: &k8s_openapi::api::core::v1::Container| c.security_context.as_ref().and_then(|s| s.run_as_user).or(of_pod);
     let mut users = pod.containers().map(|(_, c)| user(c));
     let first = users.next()??;
     users.all(|u| u == Some(first)).then_some(first as u32)

@@ -24,11 +24,17 @@ pub async fn payload(
     for (index, part) in source.sources.iter().flatten().enumerate() {
         if let Some(map) = &part.config_map {
             let object = keeper.config_map(context, pod.namespace(), &map.name).await?;
-            all.extend(config_map::payload(object.as_deref(), &options(&map.name, &map.items, default_mode, map.optional))?);
+            all.extend(config_map::payload(
+                object.as_deref(),
+                &options(&map.name, &map.items, default_mode, map.optional),
+            )?);
         }
         if let Some(part) = &part.secret {
             let object = keeper.secret(context, pod.namespace(), &part.name).await?;
-            all.extend(secret::payload(object.as_deref(), &options(&part.name, &part.items, default_mode, part.optional))?);
+            all.extend(secret::payload(
+                object.as_deref(),
+                &options(&part.name, &part.items, default_mode, part.optional),
+            )?);
         }
         if let Some(downward) = &part.downward_api {
             let items = downward.items.as_deref().unwrap_or_default();

@@ -48,8 +48,8 @@ fn open_or_make(volume: &Path, sub: &str) -> Result<OwnedFd, VolumeError> {
     if Path::new(sub).is_absolute() || Path::new(sub).components().any(|c| c == Component::ParentDir) {
         return Err(VolumeError::Path(sub.into()));
     }
-    let base = rustix::fs::open(volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(failed)?;
+    let base =
+        rustix::fs::open(volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     let open = |path: &Path| {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(&base, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)

@@ -23,7 +23,11 @@ pub struct Token {
     pub refresh_at: Timestamp,
 }
 
-pub async fn request(context: &Context, pod: &Pod, source: &ServiceAccountTokenProjection) -> Result<Token, VolumeError> {
+pub async fn request(
+    context: &Context,
+    pod: &Pod,
+    source: &ServiceAccountTokenProjection,
+) -> Result<Token, VolumeError> {
     let account = pod.spec.service_account_name.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
     let seconds = source.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
     let audiences: Vec<&String> = source.audience.iter().filter(|a| !a.is_empty()).collect();

@@ -37,9 +37,19 @@ pub enum Outcome {
     Refreshed,
     SandboxStarted(Result<(), String>),
     SandboxesStopped(Result<(), tonic::Status>),
-    Started { container: String, result: Result<(), Failure> },
-    Stopped { container: String, id: String },
-    Resized { id: String, to: core::ResourceRequirements, result: Result<(), tonic::Status> },
+    Started {
+        container: String,
+        result: Result<(), Failure>,
+    },
+    Stopped {
+        container: String,
+        id: String,
+    },
+    Resized {
+        id: String,
+        to: core::ResourceRequirements,
+        result: Result<(), tonic::Status>,
+    },
     /// Garbage was removed, or an operation left nothing to remember.
     Nothing,
 }
@@ -143,8 +153,7 @@ impl Worker {
                 }
                 let runtime_handler = runtime_handler(&node, &pod).await?;
                 let resolv_conf = node.resolv_conf();
-                let place =
-                    sandbox_config::Node { log_dir: &node.log_dir, dns: &node.dns, resolv_conf: &resolv_conf };
+                let place = sandbox_config::Node { log_dir: &node.log_dir, dns: &node.dns, resolv_conf: &resolv_conf };
                 let names = node.names(&pod).map_err(|e| e.to_string())?;
                 let config = sandbox_config(&pod, attempt, &place, &names);
                 let logs = std::path::Path::new(&config.log_directory);
@@ -218,7 +227,8 @@ impl Worker {
         let linux = Some(crate::resources::linux_resources(&self.pod, spec, self.node.memory_bytes));
         let mut runtime = self.node.cri.runtime();
         self.operations.spawn(async move {
-            let request = cri::UpdateContainerResourcesRequest { container_id: id.clone(), linux, ..Default::default() };
+            let request =
+                cri::UpdateContainerResourcesRequest { container_id: id.clone(), linux, ..Default::default() };
             let result = runtime.update_container_resources(request).await.map(|_| ());
             Outcome::Resized { id, to, result }
         });

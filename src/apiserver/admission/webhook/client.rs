@@ -92,7 +92,7 @@ pub async fn call(config: &Value, world: &World, seconds: i64, body: &Value) -> 
     match tokio::time::timeout(limit, exchange(&place, ca, body)).await {
         Err(_) => Err(failed("context deadline exceeded".into())),
         Ok(Err(what)) => Err(failed(what)),
-        Ok(Ok((code, bytes))) if code == 200 => {
+        Ok(Ok((200, bytes))) => {
             serde_json::from_slice(&bytes).map_err(|e| failed(format!("the answer is no JSON: {e}")))
         }
         Ok(Ok((code, _))) => Err(CallError::Code(code)),
