@@ -61,7 +61,11 @@ fn describe(runtime: &Runtime, container: &Container, command: &[String], ends: 
         .map_err(io_error("could not read the container's specification"))?;
     let spec: Value = serde_json::from_slice(&bundle)
         .map_err(|e| io_error("could not read the container's specification")(e.into()))?;
-    let process = process(&spec, command, ends.tty);
+    let seccomp = spec["linux"].get("seccomp").cloned();
+    let mut process = process(&spec, command, ends.tty);
+    if seccomp.is_some() {
+        let_install_filter(&mut process);
+    }
     let exec = ExecConfig {
         container_id: record.id.clone(),
         libcontainer_root: config.libcontainer(),
@@ -69,8 +73,7 @@ fn describe(runtime: &Runtime, container: &Container, command: &[String], ends: 
         stdin: ends.stdin,
         uid: record.user.uid,
         gid: record.user.gid,
-        // Without no_new_privs only a process with CAP_SYS_ADMIN may install a filter, and by then it is dropped.
-        seccomp: spec["linux"].get("seccomp").filter(|_| process["noNewPrivileges"] == json!(true)).cloned(),
+        seccomp,
     };
     // Shorter than a container's id, for the length of the socket's path.
     let dir = config.execs().join(&new_id()[..32]);
@@ -94,6 +97,21 @@ fn process(spec: &Value, command: &[String], tty: bool) -> Value {
         env.push(json!("TERM=xterm"));
     }
     process
+}
+
+/// Without no_new_privs only CAP_SYS_ADMIN may install a filter, and an exec's is installed last, after capabilities
+/// were dropped. So it keeps that one until it becomes its program: `execve` computes the new sets from the bounding
+/// and inheritable ones, which do not have it (capabilities(7)).
+fn let_install_filter(process: &mut Value) {
+    const NEEDED: &str = "CAP_SYS_ADMIN";
+    if process["noNewPrivileges"] == json!(true) {
+        return;
+    }
+    for set in ["effective", "permitted"] {
+        if let Some(names) = process["capabilities"][set].as_array_mut().filter(|n| !n.contains(&json!(NEEDED))) {
+            names.push(json!(NEEDED));
+        }
+    }
 }
 
 /// Runs a command to its end. `timeout` zero means none.
@@ -256,5 +274,15 @@ mod tests {
             json!({"args": ["sh"], "terminal": true, "cwd": "/srv", "env": ["A=1", "TERM=xterm"]})
         );
         assert_eq!(process(&spec, &command, false)["env"], json!(["A=1"]));
+    }
+
+    #[test]
+    fn the_capability_to_install_a_filter_does_not_outlive_execve() {
+        let sets = json!({"bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": []});
+        let mut process = json!({"capabilities": sets});
+        let_install_filter(&mut process);
+        let keeps = json!(["CAP_SYS_ADMIN"]);
+        let expected = json!({"bounding": [], "effective": keeps, "permitted": keeps, "inheritable": [], "ambient": []});
+        assert_eq!(process["capabilities"], expected);
     }
 }

@@ -99,8 +99,11 @@ fn process(input: &Input) -> Value {
             "bounding": permitted, "effective": permitted, "permitted": permitted,
             "inheritable": ambient, "ambient": ambient,
         },
-        "noNewPrivileges": input.security.no_new_privs,
     });
+    // Said only when true: libcontainer takes "false" for a reason to install seccomp when it is too late for it.
+    if input.security.no_new_privs {
+        process["noNewPrivileges"] = json!(true);
+    }
     if input.resources.oom_score_adj != 0 {
         process["oomScoreAdj"] = json!(input.resources.oom_score_adj);
     }
