@@ -282,7 +282,8 @@ mod tests {
         let mut process = json!({"capabilities": sets});
         let_install_filter(&mut process);
         let keeps = json!(["CAP_SYS_ADMIN"]);
-        let expected = json!({"bounding": [], "effective": keeps, "permitted": keeps, "inheritable": [], "ambient": []});
+        let expected =
+            json!({"bounding": [], "effective": keeps, "permitted": keeps, "inheritable": [], "ambient": []});
         assert_eq!(process["capabilities"], expected);
     }
 }

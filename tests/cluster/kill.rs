@@ -2,9 +2,10 @@
 
 use anyhow::{Result, ensure};
 
+use crate::OwnTest;
 use crate::harness::{Cluster, eventually};
 
-pub const TESTS: &[(&str, fn() -> Result<()>)] = &[("kill::nothing_acknowledged_is_lost_whatever_dies", everything)];
+pub const TESTS: &[(&str, OwnTest)] = &[("kill::nothing_acknowledged_is_lost_whatever_dies", everything)];
 
 fn everything() -> Result<()> {
     let c = Cluster::start("kill", 2)?;

@@ -4,9 +4,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::OwnTest;
 use crate::harness::{Cluster, eventually, minik, text};
 
-pub const TESTS: &[(&str, fn() -> Result<()>)] = &[
+pub const TESTS: &[(&str, OwnTest)] = &[
     ("lifecycle::stop_and_start_bring_everything_back", stop_and_start),
     ("lifecycle::errors_say_what_why_and_how", errors),
     ("lifecycle::delete_leaves_nothing", delete),

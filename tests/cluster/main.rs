@@ -18,6 +18,8 @@ use libtest_mimic::{Arguments, Trial};
 use harness::Cluster;
 
 type Test = fn(&Cluster) -> anyhow::Result<()>;
+/// A test that makes clusters of its own.
+type OwnTest = fn() -> anyhow::Result<()>;
 
 fn main() {
     if let Some(code) = network::get_main() {
