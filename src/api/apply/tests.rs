@@ -1,3 +1,5 @@
+//! Server-side apply, as a user of kubectl would see it.
+
 use super::*;
 use expect_test::{Expect, expect};
 

@@ -1,3 +1,5 @@
+//! What validation says, in Kubernetes' words.
+
 use super::*;
 use expect_test::{Expect, expect};
 use serde_json::json;
