@@ -127,7 +127,7 @@ fn changed(c: &Cluster) -> Result<()> {
         "deployment",
         "web",
         "-p",
-        r#"{"spec":{"template":{"spec":{"containers":[{"name":"web","env":[{"name":"COLOUR","value":"red","valueFrom":null}]}]}}}}"#,
+        r#"{"spec":{"template":{"spec":{"containers":[{"name":"web","terminationMessagePolicy":"FallbackToLogsOnError"}]}}}}"#,
     ])?;
     let containers = n(&["get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[*].name}"])?;
     ensure!(containers == "web side", "a strategic patch lost a container: {containers}");

@@ -58,6 +58,14 @@ pub fn get_main() -> Option<i32> {
     Some(0)
 }
 
+/// Whether head and as many bytes as it announces have come.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let announced = head.lines().find_map(|l| l.strip_prefix("Content-Length: ")).and_then(|n| n.parse().ok());
+    announced.is_some_and(|n: usize| body.len() >= n)
+}
+
 /// Body and head of a plain GET; nothing but the standard library, so that no proxy is involved.
 pub fn http_get(address: &str) -> Result<String> {
     let mut found = std::net::ToSocketAddrs::to_socket_addrs(address).context("the name does not resolve")?;
@@ -65,9 +73,14 @@ pub fn http_get(address: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while !is_whole(&answer) {
+        let n = stream.read(&mut chunk)?;
+        ensure!(n > 0, "the answer ends early: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&chunk[..n]);
+    }
+    Ok(String::from_utf8(answer)?)
 }
 
 fn headless(c: &Cluster) -> Result<()> {
