@@ -12,7 +12,6 @@ use crate::harness::{Cluster, eventually};
 pub const TESTS: &[(&str, Test)] = &[
     ("network::a_headless_service_names_its_pods", headless),
     ("network::a_service_without_pods_refuses_at_once", refused),
-    ("network::port_forward_reaches_a_pod_and_a_service", port_forward),
     ("network::session_affinity_keeps_a_client_on_one_pod", affinity),
 ];
 
@@ -21,7 +20,7 @@ fn hello(namespace: &str, replicas: u32, spec: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: hello, namespace: {namespace}}}\nspec:\n  replicas: {replicas}\n  \
          selector: {{matchLabels: {{app: hello}}}}\n  template:\n    metadata: {{labels: {{app: hello}}}}\n    spec:\n      \
-         containers:\n      - {{name: hello, image: 'minik/hello:latest', imagePullPolicy: IfNotPresent, ports: [{{containerPort: 8080}}]}}\n---\n\
+         containers:\n      - {{name: hello, image: 'minik/hello:latest', imagePullPolicy: IfNotPresent, ports: [{{containerPort: 8080}}], readinessProbe: {{httpGet: {{path: /, port: 8080}}}}}}\n---\n\
          apiVersion: v1\nkind: Service\nmetadata: {{name: hello, namespace: {namespace}}}\nspec:\n  selector: {{app: hello}}\n  \
          ports: [{{port: 80, targetPort: 8080}}]\n{spec}"
     )
@@ -112,33 +111,6 @@ fn refused(c: &Cluster) -> Result<()> {
     let said = in_client(c, "refused", "get hello:80 2>&1; true")?;
     ensure!(said.contains("refused"), "no refusal: {said}");
     c.kubectl(&["delete", "namespace", "refused", "--wait=false"])?;
-    Ok(())
-}
-
-fn port_forward(c: &Cluster) -> Result<()> {
-    c.namespace("forward")?;
-    c.apply(&hello("forward", 1, ""))?;
-    c.kubectl(&["rollout", "status", "deployment/hello", "-n", "forward", "--timeout=60s"])?;
-    for target in ["deployment/hello", "service/hello"] {
-        let port = if target.starts_with("service") { ":80" } else { ":8080" };
-        let mut child = c
-            .kubectl_command(&["port-forward", "-n", "forward", target, port])
-            .stdout(std::process::Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        std::io::BufRead::read_line(
-            &mut std::io::BufReader::new(child.stdout.take().context("piped above")?),
-            &mut line,
-        )?;
-        let local = line.strip_prefix("Forwarding from ").and_then(|l| l.split(" ->").next()).map(ToString::to_string);
-        let answers = (0..2).map(|_| http_get(local.as_deref().unwrap_or(&line))).collect::<Result<Vec<_>>>();
-        child.kill()?;
-        child.wait()?;
-        for answer in answers? {
-            ensure!(answer.contains("200 OK") && answer.contains("hello-"), "{target}: {answer}");
-        }
-    }
-    c.kubectl(&["delete", "namespace", "forward", "--wait=false"])?;
     Ok(())
 }
 
