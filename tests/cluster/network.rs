@@ -12,6 +12,7 @@ use crate::harness::{Cluster, eventually};
 pub const TESTS: &[(&str, Test)] = &[
     ("network::a_headless_service_names_its_pods", headless),
     ("network::a_service_without_pods_refuses_at_once", refused),
+    ("network::port_forward_reaches_a_pod_and_a_service", port_forward),
     ("network::session_affinity_keeps_a_client_on_one_pod", affinity),
 ];
 
@@ -111,6 +112,33 @@ fn refused(c: &Cluster) -> Result<()> {
     let said = in_client(c, "refused", "get hello:80 2>&1; true")?;
     ensure!(said.contains("refused"), "no refusal: {said}");
     c.kubectl(&["delete", "namespace", "refused", "--wait=false"])?;
+    Ok(())
+}
+
+fn port_forward(c: &Cluster) -> Result<()> {
+    c.namespace("forward")?;
+    c.apply(&hello("forward", 1, ""))?;
+    c.kubectl(&["rollout", "status", "deployment/hello", "-n", "forward", "--timeout=60s"])?;
+    for target in ["deployment/hello", "service/hello"] {
+        let port = if target.starts_with("service") { ":80" } else { ":8080" };
+        let mut child = c
+            .kubectl_command(&["port-forward", "-n", "forward", target, port])
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
+        // Open until the end: kubectl writes a line a connection, and one that finds its reader gone ends it. An
+        // earlier form of this test closed it after the first line and saw every connection reset.
+        let mut output = std::io::BufReader::new(child.stdout.take().context("piped above")?);
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut output, &mut line)?;
+        let local = line.strip_prefix("Forwarding from ").and_then(|l| l.split(" ->").next()).map(ToString::to_string);
+        let answers = (0..3).map(|_| http_get(local.as_deref().unwrap_or(&line))).collect::<Result<Vec<_>>>();
+        child.kill()?;
+        child.wait()?;
+        for answer in answers? {
+            ensure!(answer.contains("200 OK") && answer.contains("hello-"), "{target}: {answer}");
+        }
+    }
+    c.kubectl(&["delete", "namespace", "forward", "--wait=false"])?;
     Ok(())
 }
 
