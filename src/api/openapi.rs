@@ -13,6 +13,7 @@ mod schemas;
 mod tests;
 mod v2;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::OnceLock;
 
@@ -149,16 +150,14 @@ pub fn paths_served() -> &'static [String] {
     })
 }
 
-/// The index at `/openapi/v3`, with further paths and their hashes (custom resources, aggregated APIs).
+/// The index at `/openapi/v3`, with further paths and where their documents are (custom resources, aggregated APIs).
 pub fn index(further: &[(String, String)]) -> String {
     let hash = built_in_hash();
-    let mut entries: Vec<(&str, &str)> = paths_served().iter().map(|p| (p.as_str(), hash)).collect();
-    entries.extend(further.iter().map(|(p, h)| (p.as_str(), h.as_str())));
-    entries.sort();
-    let lines: Vec<String> = entries
-        .iter()
-        .map(|(path, hash)| format!(r#""{path}":{{"serverRelativeURL":"/openapi/v3/{path}?hash={hash}"}}"#))
-        .collect();
+    let url = |path: &String| (path.clone(), format!("/openapi/v3/{path}?hash={hash}"));
+    let mut entries: BTreeMap<String, String> = paths_served().iter().map(url).collect();
+    entries.extend(further.iter().cloned());
+    let line = |(path, url): (&String, &String)| format!(r#"{}:{{"serverRelativeURL":{}}}"#, quoted(path), quoted(url));
+    let lines: Vec<String> = entries.iter().map(line).collect();
     format!(r#"{{"paths":{{{}}}}}"#, lines.join(","))
 }
 

@@ -1,4 +1,5 @@
-//! What a cluster is born with, besides its policy: namespaces and the `kubernetes` Service.
+//! What a cluster is born with, besides its policy: namespaces, the `kubernetes` Service, the
+//! APIServices of the built-in groups.
 //!
 //! Owns: those objects, created when they are missing, and where the `kubernetes` Service leads.
 //! Called by: `ApiServer::build`, before the first request.
@@ -10,10 +11,10 @@ use http::Method;
 use minik_api::{Status, resources};
 use serde_json::{Value, json};
 
-use crate::bootstrap;
 use crate::objects::Loopback;
 use crate::server::Core;
 use crate::services::Network;
+use crate::{aggregation, bootstrap};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const HTTPS_PORT: u16 = 443;
@@ -24,7 +25,8 @@ pub async fn ensure(core: &Arc<Core>) -> Result<(), Status> {
     futures::future::try_join_all(namespaces).await?;
     let client_ca = core.config.tls.as_ref().and_then(|tls| tls.client_ca.as_deref());
     let authentication = bootstrap::authentication_settings(client_ca, core.config.front_proxy_ca.as_deref());
-    bootstrap::ensure(core.objects.as_ref(), core, authentication).await?;
+    let policy = bootstrap::ensure(core.objects.as_ref(), core, authentication);
+    futures::future::try_join(policy, aggregation::register(core)).await?;
     let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [core.config.service_cidr]}});
     create(core, "/apis/networking.k8s.io/v1/servicecidrs", cidr).await?;
     kubernetes_service(core).await

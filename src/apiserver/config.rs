@@ -62,6 +62,8 @@ pub struct Config {
     pub static_tokens: Vec<(String, UserInfo)>,
     /// Certificates of front proxies, which may speak for others in headers (PEM).
     pub front_proxy_ca: Option<String>,
+    /// By which extension API servers know that it is this server who tells them who asks.
+    pub front_proxy: Option<KeyPair>,
     /// Shown in `/version`.
     pub git_version: String,
 }
@@ -82,6 +84,7 @@ impl Config {
             service_account_key: None,
             static_tokens: Vec::new(),
             front_proxy_ca: None,
+            front_proxy: None,
             git_version: "v1.37.2".into(),
         }
     }

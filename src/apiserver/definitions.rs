@@ -96,12 +96,17 @@ fn rows_of(definitions: &Definitions) -> Vec<Arc<Served>> {
     established.flat_map(|d| custom::rows(d)).map(Arc::new).collect()
 }
 
+fn publish(core: &Core, definitions: &Definitions) {
+    core.catalog.set_custom(rows_of(definitions));
+    core.aggregation.catalog_changed();
+}
+
 /// Serves what is established already, then follows changes until the server stops.
 pub fn start(core: &Arc<Core>) {
     let follow = core.objects.follow(resources::CUSTOMRESOURCEDEFINITIONS);
     let name = |d: &Arc<Value>| object::name(d).to_string();
     let definitions: Definitions = follow.initial.into_iter().map(|d| (name(&d), d)).collect();
-    core.catalog.set_custom(rows_of(&definitions));
+    publish(core, &definitions);
     let (core, tasks) = (core.clone(), core.tasks.clone());
     tasks.spawn(async move { run(core, definitions, follow.changes).await });
 }
@@ -136,11 +141,11 @@ async fn run(core: Arc<Core>, mut definitions: Definitions, changes: futures::st
 /// Brings the catalog and the conditions into line with one definition.
 async fn settle(core: &Arc<Core>, definitions: &mut Definitions, name: &str) {
     let Some(definition) = definitions.get(name).cloned() else {
-        core.catalog.set_custom(rows_of(definitions));
+        publish(core, definitions);
         return;
     };
     if object::is_deleting(&definition) {
-        core.catalog.set_custom(rows_of(definitions));
+        publish(core, definitions);
         if object::finalizers(&definition).any(|f| f == CLEANUP) {
             let (core, tasks) = (core.clone(), core.tasks.clone());
             tasks.spawn(async move { clean_up(&core, &definition).await });
@@ -149,7 +154,7 @@ async fn settle(core: &Arc<Core>, definitions: &mut Definitions, name: &str) {
     }
     let wanted = Arc::new(judged(&definition, definitions, &now()));
     definitions.insert(name.into(), wanted.clone());
-    core.catalog.set_custom(rows_of(definitions));
+    publish(core, definitions);
     if *wanted == *definition {
         return;
     }

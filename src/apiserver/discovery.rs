@@ -2,7 +2,7 @@
 //!
 //! Owns: `/api`, `/apis` and everything below that names no resource, in the plain and the aggregated form.
 //! Called by: paths outside the resources.
-//! Never: says anything the catalog does not.
+//! Never: says anything that neither the catalog says nor another server about its own groups.
 
 use std::fmt::Write;
 
@@ -12,8 +12,9 @@ use minik_api::registry::api_version;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
+use crate::aggregation::merged::{self, Group, Tie, Version};
 use crate::body::Body;
-use crate::catalog::{Group, Served, Table};
+use crate::catalog::{Served, Table};
 use crate::negotiate::{Accept, asks_for};
 use crate::query::Query;
 use crate::reply;
@@ -25,8 +26,9 @@ pub fn answer(core: &Core, path: &[&str], headers: &HeaderMap, query: &Query) ->
     let table = core.catalog.now();
     let aggregated = asks_for(headers, "apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList");
     if aggregated && path.len() == 1 {
-        return Ok(aggregated_answer(&table, path[0] == "api", headers));
+        return Ok(aggregated_answer(core, &table, path[0] == "api", headers));
     }
+    let groups = || merged::groups(&table, &core.aggregation.backends(), Tie::Service);
     let accept = Accept::of(headers, query)?;
     let tree = match path {
         ["api"] => json!({
@@ -37,11 +39,11 @@ pub fn answer(core: &Core, path: &[&str], headers: &HeaderMap, query: &Query) ->
             }],
         }),
         ["apis"] => {
-            let groups: Vec<Value> = table.groups().iter().filter(|g| !g.name.is_empty()).map(group).collect();
+            let groups: Vec<Value> = groups().iter().filter(|g| !g.name.is_empty()).map(group).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
         ["api", version] if table.of_version("", version).next().is_some() => resource_list(&table, "", version),
-        ["apis", name] => match table.group(name) {
+        ["apis", name] => match groups().iter().find(|g| g.name == *name) {
             Some(known) => {
                 let mut tree = group(known);
                 tree["kind"] = "APIGroup".into();
@@ -59,7 +61,7 @@ pub fn answer(core: &Core, path: &[&str], headers: &HeaderMap, query: &Query) ->
 }
 
 fn group(group: &Group) -> Value {
-    let version = |v: &String| json!({"groupVersion": api_version(&group.name, v), "version": v});
+    let version = |v: &Version| json!({"groupVersion": api_version(&group.name, &v.name), "version": v.name});
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
     json!({"name": group.name, "versions": versions, "preferredVersion": versions.first()})
 }
@@ -118,8 +120,9 @@ fn resource(served: &Served) -> Value {
     tree
 }
 
-fn aggregated_answer(table: &Table, core_group: bool, headers: &HeaderMap) -> Response<Body> {
-    let groups = table.groups().iter().filter(|g| g.name.is_empty() == core_group);
+fn aggregated_answer(core: &Core, table: &Table, core_group: bool, headers: &HeaderMap) -> Response<Body> {
+    let groups = merged::groups(table, &core.aggregation.backends(), Tie::Group);
+    let groups = groups.iter().filter(|g| g.name.is_empty() == core_group);
     let items: Vec<Value> = groups.map(|g| discovered_group(table, g)).collect();
     let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
     let bytes = crate::stored::to_json(&list);
@@ -138,14 +141,14 @@ fn aggregated_answer(table: &Table, core_group: bool, headers: &HeaderMap) -> Re
 }
 
 fn discovered_group(table: &Table, group: &Group) -> Value {
-    let versions: Vec<Value> = group
-        .versions
-        .iter()
-        .map(|version| {
-            let resources: Vec<Value> = table.of_version(&group.name, version).map(|s| discovered(s)).collect();
-            json!({"version": version, "resources": resources, "freshness": "Current"})
-        })
-        .collect();
+    let version = |version: &Version| match &version.backend {
+        Some(backend) => backend.discovered(),
+        None => {
+            let resources: Vec<Value> = table.of_version(&group.name, &version.name).map(|s| discovered(s)).collect();
+            json!({"version": version.name, "resources": resources, "freshness": "Current"})
+        }
+    };
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
     let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
     json!({"metadata": metadata, "versions": versions})
 }

@@ -1,11 +1,12 @@
 //! The API server: a request's way from a connection to the store and back.
 //!
 //! Owns: routing, authentication, authorization, admission, the verbs of the REST API, watches, discovery, OpenAPI,
-//! relaying to kubelets.
+//! relaying to kubelets and to extension API servers.
 //! Called by: the node that runs it; clients, over TLS or in the same process.
 //! Never: decides what a cluster should do next; controllers and the scheduler are clients like any other.
 
 pub mod admission;
+mod aggregation;
 pub mod authn;
 pub mod authz;
 pub mod body;
@@ -37,6 +38,7 @@ pub mod security;
 mod server;
 mod services;
 mod stored;
+mod trust;
 
 pub use authn::UserInfo;
 pub use body::Body;

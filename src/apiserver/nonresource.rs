@@ -10,13 +10,15 @@ use http::{HeaderValue, Method, Response, header};
 use minik_api::Status;
 use serde_json::json;
 
+use crate::aggregation::merged::{self, Tie};
+use crate::aggregation::relay::Passing;
 use crate::authn::UserInfo;
 use crate::body::Body;
 use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::route::RequestInfo;
 use crate::server::Core;
-use crate::{discovery, health, openapi, reply};
+use crate::{aggregation, body, discovery, health, openapi, reply};
 
 pub async fn handle(
     core: &Arc<Core>,
@@ -24,7 +26,7 @@ pub async fn handle(
     _body: Body,
     info: &RequestInfo,
     query: &Query,
-    _user: &UserInfo,
+    user: &UserInfo,
 ) -> Result<Response<Body>, Status> {
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Ok(reply::text(405, "405: Method Not Allowed"));
@@ -37,6 +39,10 @@ pub async fn handle(
         }
         ["metrics"] => Ok(reply::raw(200, "text/plain; version=0.0.4; charset=utf-8", core.metrics.text())),
         ["api" | "apis", ..] => discovery::answer(core, &segments, &parts.headers, query),
+        ["openapi", "v3", rest @ ..] if let Some(owner) = aggregation::openapi::owner(core, &rest.join("/")) => {
+            let mut parts = parts.clone();
+            aggregation::relay::handle(core, &owner, Passing::of(&mut parts, body::empty(), None), user).await
+        }
         ["openapi", rest @ ..] => openapi::answer(core, rest, &parts.headers, query).await,
         [] => Ok(root(core)),
         ["openid", ..] | [".well-known", ..] => Ok(published_keys(core, &info.path)),
@@ -68,11 +74,11 @@ fn published_keys(core: &Core, path: &str) -> Response<Body> {
 }
 
 fn root(core: &Core) -> Response<Body> {
-    let table = core.catalog.now();
+    let groups = merged::groups(&core.catalog.now(), &core.aggregation.backends(), Tie::Group);
     let mut paths = vec!["/api".to_string(), "/api/v1".into(), "/apis".into(), "/apis/".into()];
-    for group in table.groups().iter().filter(|g| !g.name.is_empty()) {
+    for group in groups.iter().filter(|g| !g.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
-        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
     }
     let rest = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version"];
     paths.extend(rest.map(String::from));

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use minik_api::Status;
 use minik_api::openapi::{self, CustomKind, Descriptions};
 
+use crate::aggregation::openapi as others;
 use crate::body::Body;
 use crate::catalog::Served;
 use crate::negotiate::Accept;
@@ -53,8 +54,12 @@ pub async fn answer(
     accept.pretty = false;
     match path {
         ["v3"] => {
-            let hashes = custom(core).into_iter().map(|(path, served)| (path, openapi::custom_hash(&kinds(&served))));
-            let index = openapi::index(&hashes.collect::<Vec<_>>());
+            let url = |path: &str, hash: String| format!("/openapi/v3/{path}?hash={hash}");
+            let custom = custom(core).into_iter();
+            let custom = custom.map(|(path, served)| (url(&path, openapi::custom_hash(&kinds(&served))), path));
+            let mut further: Vec<(String, String)> = custom.map(|(url, path)| (path, url)).collect();
+            further.extend(others::index(core));
+            let index = openapi::index(&further);
             Ok(reply::sized(&accept, 200, "application/json", index.into()))
         }
         ["v3", rest @ ..] => {
@@ -75,11 +80,22 @@ pub async fn answer(
                 })
             };
             let written = tokio::task::spawn_blocking(write).await;
-            let document: Bytes = written.map_err(|e| Status::internal(e.to_string()))?.into();
+            let mut document: Bytes = written.map_err(|e| Status::internal(e.to_string()))?.into();
+            let others = others::v2(core).await;
+            if !others.is_empty() {
+                let merging = tokio::task::spawn_blocking(move || merged(&document, others));
+                document = merging.await.map_err(|e| Status::internal(e.to_string()))?;
+            }
             Ok(reply::sized(&accept, 200, "application/json", document))
         }
         _ => Ok(reply::text(404, "404 page not found\n")),
     }
+}
+
+fn merged(ours: &Bytes, others: Vec<serde_json::Value>) -> Bytes {
+    let mut document: serde_json::Value = serde_json::from_slice(ours).unwrap_or_default();
+    others.into_iter().for_each(|other| others::merge(&mut document, other));
+    document.to_string().into()
 }
 
 fn descriptions() -> Descriptions {

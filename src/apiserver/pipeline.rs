@@ -14,6 +14,7 @@ use minik_api::Status;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::aggregation::relay::Passing;
 use crate::authn::{Peer, UserInfo, impersonation};
 use crate::authz::{self, Attributes, ResourceTarget, Target};
 use crate::body::{self, Body};
@@ -22,7 +23,7 @@ use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::route::RequestInfo;
 use crate::server::Core;
-use crate::{connect, nonresource, reply, rest};
+use crate::{aggregation, connect, nonresource, reply, rest};
 
 const AUDIT_ID: &str = "audit-id";
 
@@ -71,6 +72,10 @@ async fn answer(
         user = Arc::new(other);
     }
     authorize(core, &user, &info)?;
+    if let Some(backend) = core.aggregation.of_path(&info.path) {
+        let passing = Passing::of(parts, body, peer.address);
+        return aggregation::relay::handle(core, &backend, passing, &user).await;
+    }
     if !info.is_resource {
         return nonresource::handle(core, parts, body, &info, &query, &user).await;
     }

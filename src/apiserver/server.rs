@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
+use crate::aggregation::{self, Aggregation};
 use crate::authn::{Authenticator, Peer};
 use crate::authz::{AlwaysAllow, Authorizer};
 use crate::body::Body;
@@ -48,6 +49,8 @@ pub struct Core {
     pub admission: Arc<dyn Admission>,
     /// The way to kubelets, Pods and endpoints.
     pub dialer: Dialer,
+    /// Groups that other servers serve.
+    pub aggregation: Aggregation,
     pub metrics: Metrics,
     pub started: Instant,
     /// Ends watches and other long requests when the server stops.
@@ -94,6 +97,7 @@ impl ApiServer {
             admission: security.admissions.clone(),
             security,
             dialer: Dialer::new(config.kubelet.as_ref())?,
+            aggregation: Aggregation::new(config.front_proxy.clone()),
             metrics: Metrics::default(),
             started: Instant::now(),
             stopping,
@@ -104,6 +108,7 @@ impl ApiServer {
         bootstrap_objects::ensure(&core).await.map_err(|s| BuildError::Bootstrap(s.message))?;
         core.security.authorizers.catch_up(core.objects.as_ref());
         definitions::start(&core);
+        aggregation::start(&core);
         expiry::start(&core);
         Ok(Arc::new(ApiServer { core, tls }))
     }

@@ -78,6 +78,7 @@ fn config(store: Store, address: IpAddr) -> Result<minik_apiserver::Config> {
     config.tls = Some(Tls { serving: pair("apiserver")?, client_ca: Some(ca.clone()) });
     config.kubelet = Some(KubeletClient { identity: pair("apiserver-kubelet-client")?, ca });
     config.front_proxy_ca = Some(read(&pki("front-proxy-ca.crt"))?);
+    config.front_proxy = Some(pair("front-proxy-client")?);
     config.advertise_address = address;
     config.port = API_PORT;
     config.service_cidr = SERVICE_CIDR.into();

@@ -29,6 +29,13 @@ impl Server {
         Self(ApiServer::build(Config::new(Store::memory())).await.expect("an API server on an empty store"))
     }
 
+    /// With more than the defaults.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(Store::memory());
+        change(&mut config);
+        Self(ApiServer::build(config).await.expect("an API server on an empty store"))
+    }
+
     pub fn request(method: &str, path: &str, headers: &[(&str, &str)], content: &str) -> Request<Body> {
         let mut builder = Request::builder().method(method).uri(path);
         for (key, value) in headers {

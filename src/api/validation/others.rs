@@ -28,6 +28,7 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
         }
         "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => webhooks(&object.get("webhooks"), errors),
         "CertificateSigningRequest" => signing_request(&spec, errors),
+        "APIService" => api_service(object, errors),
         "Scale" => errors.non_negative(&spec.get("replicas")),
         _ => {}
     }
@@ -61,6 +62,64 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         _ => {}
     }
     create(kind, object, errors);
+}
+
+/// The aggregator's own limits: its group precedes all others.
+const GROUP_PRIORITY_MAX: i64 = 20_000;
+const VERSION_PRIORITY_MAX: i64 = 1000;
+
+fn api_service(object: &At<'_>, errors: &mut Errors) {
+    let (metadata, spec) = (object.get("metadata"), object.get("spec"));
+    let (group, version) = (spec.get("group"), spec.get("version"));
+    let name = metadata.get("name");
+    let required = format!("{}.{}", version.text(), group.text());
+    let faults = names::path_segment(name.text());
+    if faults.is_empty() && name.text() != required && !name.text().is_empty() {
+        errors.invalid(&name, format!("must be `spec.version+\".\"+spec.group`: {required:?}"));
+    }
+    errors.faults(&name, faults);
+    if group.text().is_empty() {
+        if version.text() != "v1" {
+            errors.required(&group, "only v1 may have an empty group and it better be legacy kube");
+        }
+    } else {
+        errors.subdomain(&group);
+    }
+    errors.faults(&version.showing(&version.text().into()), names::dns1035_label(version.text()));
+    for (field, max) in [("groupPriorityMinimum", GROUP_PRIORITY_MAX), ("versionPriority", VERSION_PRIORITY_MAX)] {
+        let (at, number) = (spec.get(field), spec.get(field).number().unwrap_or(0));
+        if number <= 0 || number > max {
+            errors.invalid(&at.showing(&number.into()), format!("must be positive and less than {max}"));
+        }
+    }
+    let (bundle, insecure, service) = (spec.get("caBundle"), spec.get("insecureSkipTLSVerify"), spec.get("service"));
+    if service.is_null() {
+        if !bundle.text().is_empty() {
+            let shown = format!("{} bytes", decoded_length(bundle.text()));
+            errors.invalid(&bundle.showing(&shown.into()), "local APIServices may not have a caBundle");
+        }
+        if insecure.is_true() {
+            errors.invalid(&insecure, "local APIServices may not have insecureSkipTLSVerify");
+        }
+        return;
+    }
+    for field in ["namespace", "name"] {
+        if service.get(field).text().is_empty() {
+            errors.required(&service.get(field), "");
+        }
+    }
+    let port = service.get("port");
+    for fault in names::port_number(port.number().unwrap_or(0)) {
+        errors.invalid(&port, format!("port is not valid: {fault}"));
+    }
+    if insecure.is_true() && !bundle.text().is_empty() {
+        errors.invalid(&insecure, "may not be true if caBundle is present");
+    }
+}
+
+/// What base64 of this length holds.
+fn decoded_length(text: &str) -> usize {
+    text.trim_end_matches('=').len() * 3 / 4
 }
 
 fn autoscaler(spec: &At<'_>, errors: &mut Errors) {

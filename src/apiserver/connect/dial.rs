@@ -8,17 +8,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::KubeletClient;
-use crate::listen;
 use crate::server::BuildError;
+use crate::{listen, trust};
 
 /// Upstream's limit on reaching a node or a Pod.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,7 +58,7 @@ impl Dialer {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let unverified = builder(&provider)
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider.clone())))
+            .with_custom_certificate_verifier(trust::any_certificate())
             .with_no_client_auth();
         let kubelet = kubelet.filter(|k| !k.ca.is_empty()).map(|k| kubelet_config(&provider, k)).transpose()?;
         Ok(Self { kubelet: kubelet.map(connector), unverified: connector(unverified) })
@@ -73,12 +72,22 @@ impl Dialer {
             Security::Unverified => &self.unverified,
             Security::Kubelet => self.kubelet.as_ref().ok_or(DialError::NoIdentity)?,
         };
-        let name = ServerName::try_from(host.to_string()).map_err(|e| DialError::Tls(e.to_string()))?;
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream)).await {
-            Ok(Ok(stream)) => Ok(Box::new(stream)),
-            Ok(Err(error)) => Err(DialError::Tls(error.to_string())),
-            Err(_) => Err(DialError::Tls("handshake timeout".into())),
-        }
+        handshake(connector, host, stream).await
+    }
+}
+
+/// To a server that is known by another name than the address it is reached at.
+pub async fn open_named(tls: &Arc<ClientConfig>, name: &str, host: &str, port: u16) -> Result<Connection, DialError> {
+    let stream = tcp(host, port).await?;
+    handshake(&TlsConnector::from(tls.clone()), name, stream).await
+}
+
+async fn handshake(connector: &TlsConnector, name: &str, stream: TcpStream) -> Result<Connection, DialError> {
+    let name = ServerName::try_from(name.to_string()).map_err(|e| DialError::Tls(e.to_string()))?;
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream)).await {
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Err(error)) => Err(DialError::Tls(error.to_string())),
+        Err(_) => Err(DialError::Tls("handshake timeout".into())),
     }
 }
 
@@ -136,54 +145,5 @@ fn words(error: &io::Error) -> String {
         io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
         io::ErrorKind::TimedOut => "connect: connection timed out".into(),
         _ => error.to_string(),
-    }
-}
-
-/// Takes every certificate; signatures are checked, so that the encryption itself is sound.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

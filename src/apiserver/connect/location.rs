@@ -125,7 +125,8 @@ fn port_name(service: &Value, named: &Named<'_>) -> Result<String, Status> {
     name.ok_or_else(|| unavailable(format!("no service port {number} found for service {:?}", named.name)))
 }
 
-fn ready(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
+/// Where the ready endpoints of a slice listen.
+pub fn ready(slice: &Value, port_name: &str) -> Vec<(String, u16)> {
     let mut ports = slice["ports"].as_array().into_iter().flatten();
     let port = ports.find(|p| p["name"].as_str().unwrap_or("") == port_name).and_then(|p| p["port"].as_u64());
     let Some(port) = port.and_then(|p| u16::try_from(p).ok()) else { return Vec::new() };

@@ -4,14 +4,14 @@
 //! Called by: the pipeline, before a body is read: these may be streams and upgrades.
 //! Never: looks into what it relays.
 
-mod dial;
-mod headers;
+pub mod dial;
+pub mod headers;
 mod kubelet;
-mod location;
+pub mod location;
 mod pod;
 mod proxy;
 mod refusal;
-mod relay;
+pub mod relay;
 mod stream;
 
 pub use dial::Dialer;

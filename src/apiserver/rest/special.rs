@@ -17,10 +17,17 @@ use crate::call::{Call, WriteOptions, now};
 use crate::catalog::Served;
 use crate::rest::admit::{self, Subject};
 use crate::server::Core;
-use crate::{decode, definitions, reply, services};
+use crate::{aggregation, decode, definitions, reply, services};
 
 fn is(served: &Served, group: &str, kind: &str) -> bool {
     served.row.group == group && served.row.kind == kind
+}
+
+/// What a new object says about itself from its first moment: an API that this server serves itself is available.
+pub fn born(served: &Served, new: &mut Value) {
+    if is(served, "apiregistration.k8s.io", "APIService") {
+        aggregation::born(new, &now());
+    }
 }
 
 /// Addresses and ports that the object needs: set in it, and the writes that claim them.
