@@ -21,7 +21,7 @@ use crate::custom::Custom;
 pub enum Source {
     /// `None` for a kind that has no schema of its own; there is none at present.
     BuiltIn(Option<Type>),
-    Custom(Custom),
+    Custom(Box<Custom>),
 }
 
 /// One resource in one version.
@@ -62,7 +62,12 @@ impl Served {
     /// These stored bytes can be served as they are. Custom resources never are: their schema may have changed since
     /// they were written.
     pub fn can_copy(&self, value: &[u8]) -> bool {
-        self.custom().is_none() && value.starts_with(&self.type_prefix)
+        self.custom().is_none() && self.is_of_version(value)
+    }
+
+    /// The object is in this version, whatever else it is.
+    pub fn is_of_version(&self, value: &[u8]) -> bool {
+        value.starts_with(&self.type_prefix)
     }
 
     pub fn stored_api_version(&self) -> String {

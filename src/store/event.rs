@@ -42,6 +42,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The same write with its value told in another way; it is not what the store holds.
+    pub fn told_as(&self, value: Bytes) -> Entry {
+        Entry { value, hole: encode::NO_HOLE, ..self.clone() }
+    }
+
     /// The same value with another revision written into it: what a deletion shows its watchers.
     pub(crate) fn at(&self, revision: Revision) -> Entry {
         let value = encode::rewrite(&self.value, self.hole, self.modified, revision);
@@ -75,6 +80,11 @@ impl Event {
     /// does not mean any more.
     pub fn faded(&self) -> Option<Entry> {
         self.previous.as_ref().map(|p| p.at(self.revision()))
+    }
+
+    /// The same event with its values told in another way.
+    pub fn told_as(&self, entry: Entry, previous: Option<Entry>) -> Event {
+        Event { kind: self.kind, entry, previous, at: self.at }
     }
 
     /// What this event alone keeps in memory, about.

@@ -1,7 +1,9 @@
 //! The API server in process: requests in, answers out, no socket and no cluster.
 
 mod access;
+mod aggregation;
 mod basics;
+mod conversion;
 mod custom;
 mod server;
 mod webhooks;

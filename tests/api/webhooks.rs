@@ -27,6 +27,16 @@ type Behaviour = fn(&Value) -> Option<Value>;
 
 /// Serves `behaviour`; answers the `clientConfig` that leads there.
 async fn webhook(behaviour: Behaviour) -> Value {
+    listen(move |review| {
+        let mut response = behaviour(&review["request"])?;
+        response["uid"] = review["request"]["uid"].clone();
+        Some(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+    })
+    .await
+}
+
+/// Serves what `answer` says to the body of each request; `None` is silence.
+pub async fn listen(answer: impl Fn(Value) -> Option<Value> + Clone + Send + Sync + 'static) -> Value {
     let key = rcgen::KeyPair::generate().expect("a key");
     let params = rcgen::CertificateParams::new(vec!["localhost".into()]).expect("parameters");
     let certificate = params.self_signed(&key).expect("a certificate");
@@ -43,19 +53,19 @@ async fn webhook(behaviour: Behaviour) -> Value {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = service_fn(move |request: http::Request<hyper::body::Incoming>| async move {
-                    let bytes = request.into_body().collect().await?.to_bytes();
-                    let review: Value = serde_json::from_slice(&bytes).expect("a review");
-                    let Some(mut response) = behaviour(&review["request"]) else {
-                        return std::future::pending().await;
-                    };
-                    response["uid"] = review["request"]["uid"].clone();
-                    let answer =
-                        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-                    Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(answer.to_string()))))
+                let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    let answer = answer.clone();
+                    async move {
+                        let bytes = request.into_body().collect().await?.to_bytes();
+                        let review: Value = serde_json::from_slice(&bytes).expect("a review");
+                        let Some(answer) = answer(review) else {
+                            return std::future::pending().await;
+                        };
+                        Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(answer.to_string()))))
+                    }
                 });
                 let _ =
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -147,6 +157,23 @@ async fn a_webhook_that_does_not_answer_fails_as_its_policy_says() {
     let open = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]);
     server.patch("json", path, &open).await.ok();
     server.post(MAPS, &map("m")).await.ok();
+}
+
+#[tokio::test]
+async fn a_connection_to_a_pod_can_be_refused() {
+    let server = Server::start().await;
+    let place = webhook(|request| {
+        let attaching = request["object"]["kind"] == "PodAttachOptions" && request["operation"] == "CONNECT";
+        Some(json!({"allowed": !attaching, "status": {"code": 403, "message": "attaching is not allowed"}}))
+    })
+    .await;
+    let rules =
+        json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/attach"]}]);
+    register(&server, "ValidatingWebhookConfiguration", &[json!({"clientConfig": place, "rules": rules})]).await;
+    let refusal = server.post("/api/v1/namespaces/default/pods/p/attach?stdin=true", &json!({})).await.refusal();
+    assert_eq!(refusal, r#"403 : admission webhook "hook.example.com" denied the request: attaching is not allowed"#);
+    let other = server.post("/api/v1/namespaces/default/pods/p/exec?command=ls", &json!({})).await.refusal();
+    assert!(other.starts_with("404 NotFound"), "{other}");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ mod runtime_class;
 mod service_account;
 mod storage_in_use;
 mod taint_nodes;
-mod webhook;
+pub mod webhook;
 
 pub use chain::Admissions;
 

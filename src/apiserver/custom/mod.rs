@@ -6,6 +6,7 @@
 //! Never: reads definitions from the store; `definitions` does and puts the outcome into the catalog.
 
 mod complete;
+pub mod conversion;
 mod format;
 mod names;
 mod prune;
@@ -31,6 +32,8 @@ pub struct Custom {
     scale: Option<(String, String, String)>,
     /// `spec.preserveUnknownFields`, of definitions older than v1.
     preserve_unknown: bool,
+    /// How versions become one another; `None`: they differ in their name alone.
+    pub conversion: Option<conversion::Converter>,
     /// What a deprecated version warns with.
     pub deprecation: Option<String>,
 }

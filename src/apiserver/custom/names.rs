@@ -8,6 +8,8 @@ use minik_api::registry::{Dependents, Generation, Resource, Scope, StatusWrites,
 use serde_json::Value;
 
 use super::Custom;
+use super::conversion::Converter;
+use crate::aggregation::order;
 use crate::catalog::{Served, Source};
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -62,28 +64,8 @@ pub fn rows(definition: &Value) -> Vec<Served> {
     let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
     let stored = versions.iter().find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));
     let mut served: Vec<&Value> = versions.iter().filter(|v| v["served"] == true).collect();
-    served.sort_by_key(|version| std::cmp::Reverse(priority(text(version, "name"))));
+    served.sort_by_key(|version| std::cmp::Reverse(order::rank(text(version, "name"))));
     served.into_iter().map(|version| row(spec, version, stored)).collect()
-}
-
-/// `v2` before `v1` before `v1beta1` before `v1alpha1` before anything else, by the alphabet.
-fn priority(version: &str) -> (u8, u32, u32, std::cmp::Reverse<String>) {
-    let other = (0, 0, 0, std::cmp::Reverse(version.to_string()));
-    let Some(rest) = version.strip_prefix('v') else { return other };
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let Ok(major) = rest[..digits].parse() else { return other };
-    let (stability, minor) = match &rest[digits..] {
-        "" => (3, "0"),
-        tail => match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
-            (Some(minor), _) => (2, minor),
-            (_, Some(minor)) => (1, minor),
-            _ => return other,
-        },
-    };
-    match minor.parse() {
-        Ok(minor) => (stability, major, minor, std::cmp::Reverse(String::new())),
-        Err(_) => other,
-    }
 }
 
 fn owned(list: &Value) -> Vec<minik_api::registry::Text> {
@@ -152,20 +134,9 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
         columns: version["additionalPrinterColumns"].clone(),
         scale: scale
             .map(|s| (path(s, "specReplicasPath"), path(s, "statusReplicasPath"), path(s, "labelSelectorPath"))),
+        conversion: Converter::of(&spec["conversion"]),
         preserve_unknown: spec["preserveUnknownFields"] == true,
         deprecation,
     };
-    Served::new(row, Source::Custom(custom))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_ordered_as_discovery_orders_them() {
-        let mut versions = ["v1alpha1", "foo", "v2", "v11beta2", "v1", "v10", "v12alpha1"];
-        versions.sort_by_key(|v| std::cmp::Reverse(priority(v)));
-        assert_eq!(versions, ["v10", "v2", "v1", "v11beta2", "v12alpha1", "v1alpha1", "foo"]);
-    }
+    Served::new(row, Source::Custom(Box::new(custom)))
 }

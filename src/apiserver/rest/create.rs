@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::admission::Operation;
 use crate::body::Body;
 use crate::call::{Call, WriteOptions, now};
+use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
 use crate::rest::special;
 use crate::server::Core;
@@ -133,6 +134,7 @@ async fn attempt(
     let kind = call.served.row.kind();
     born(&mut tree);
     strategy::prepare_create(&call.served.row, &mut tree);
+    special::born(&call.served, &mut tree);
     if track == Track::Update {
         note(call, None, &mut tree, options, "");
     }
@@ -155,9 +157,13 @@ async fn attempt(
     if options.dry_run {
         return if core.store.get(&key).is_some() { Err(Failure::Taken) } else { Ok(Outcome::Shown(tree)) };
     }
-    writes.insert(0, Write::Create { key: key.clone(), value: stored::encode(&to_stored(call, tree)) });
+    let value = stored::encode(&to_stored(core, call, tree).await?);
+    writes.insert(0, Write::Create { key: key.clone(), value });
     match core.store.transact(writes).await {
-        Ok(mut entries) => Ok(Outcome::Stored(entries.swap_remove(0))),
+        Ok(mut entries) => {
+            let entry = conversion::entry(core.objects.as_ref(), &call.served, entries.swap_remove(0)).await?;
+            Ok(Outcome::Stored(entry))
+        }
         Err(Error::Exists { key: taken }) if taken == key => Err(Failure::Taken),
         Err(Error::Exists { .. }) => Err(Failure::Allocated),
         Err(error) => Err(store_failure(&error).into()),
@@ -223,8 +229,13 @@ pub fn ignored_fields(call: &Call, subresource: &str) -> &'static [&'static str]
 }
 
 /// The object in the version that is stored.
-pub fn to_stored(call: &Call, tree: Value) -> Value {
-    if call.served.is_stored_version() { tree } else { convert::convert(tree, &call.served.stored_api_version()) }
+pub async fn to_stored(core: &Core, call: &Call, tree: Value) -> Result<Value, Status> {
+    if call.served.is_stored_version() {
+        return Ok(tree);
+    }
+    let wanted = call.served.stored_api_version();
+    let mut trees = conversion::trees(core.objects.as_ref(), &call.served, vec![tree], &wanted).await?;
+    Ok(convert::convert(trees.swap_remove(0), &wanted))
 }
 
 /// What a client sees when the store itself fails.

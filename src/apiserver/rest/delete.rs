@@ -19,6 +19,7 @@ use crate::admission::Operation;
 use crate::body::Body;
 use crate::call::{Call, check_dry_run};
 use crate::catalog::Served;
+use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
 use crate::rest::create::{store_failure, to_stored};
 use crate::rest::special;
@@ -267,6 +268,7 @@ pub async fn remove(
     let missing = || Status::not_found(&served.row.qualified(), name);
     for _ in 0..ATTEMPTS_MAX {
         let entry = core.store.get(&key).ok_or_else(missing)?;
+        let entry = conversion::entry(core.objects.as_ref(), served, entry).await?;
         let old = Arc::new(reply::served_tree(served, &entry));
         check_preconditions(served, &old, options)?;
         admit(core, call, namespace, name, &old, options).await?;
@@ -282,7 +284,7 @@ pub async fn remove(
             Deletion::Pending => return Ok(Gone::Later(entry)),
             Deletion::Mark(tree) if *tree == *old => return Ok(Gone::Later(entry)),
             Deletion::Mark(tree) => {
-                let value = stored::encode(&to_stored(call, *tree));
+                let value = stored::encode(&to_stored(core, call, *tree).await?);
                 (vec![Write::Update { key: key.clone(), expected: entry.modified, value }], false)
             }
             Deletion::Now => {
@@ -292,8 +294,10 @@ pub async fn remove(
             }
         };
         match core.store.transact(writes).await {
-            Ok(mut entries) if now => return Ok(Gone::Now(entries.swap_remove(0))),
-            Ok(mut entries) => return Ok(Gone::Later(entries.swap_remove(0))),
+            Ok(mut entries) => {
+                let last = conversion::entry(core.objects.as_ref(), served, entries.swap_remove(0)).await?;
+                return Ok(if now { Gone::Now(last) } else { Gone::Later(last) });
+            }
             Err(Error::Conflict { .. }) => {}
             Err(Error::NotFound { .. }) => return Err(missing()),
             Err(error) => return Err(store_failure(&error)),

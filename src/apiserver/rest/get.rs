@@ -14,6 +14,7 @@ use minik_store::Revision;
 
 use crate::body::Body;
 use crate::call::Call;
+use crate::custom::conversion;
 use crate::reply;
 use crate::rest::face::Face;
 use crate::server::Core;
@@ -54,6 +55,7 @@ pub async fn get(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status
     not_older_than(core, parse_revision(call.query.get("resourceVersion"))?).await?;
     let key = call.served.key(&call.info.namespace, &call.info.name);
     let entry = core.store.get(&key).ok_or_else(|| call.not_found())?;
+    let entry = conversion::entry(core.objects.as_ref(), &call.served, entry).await?;
     if Face::of(call) == Face::Scale {
         let scale = Face::Scale.show(&call.served, &reply::served_tree(&call.served, &entry));
         return Ok(reply::object(call, 200, &call.served, &scale));

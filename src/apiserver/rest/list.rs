@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::catalog::Served;
+use crate::custom::conversion;
 use crate::negotiate::{Encoding, Form};
 use crate::rest::get::not_older_than;
 use crate::rest::page::{At, PageRequest, token};
@@ -81,21 +82,25 @@ pub async fn select(core: &Arc<Core>, call: &Call) -> Result<Selected, Status> {
         }
     };
     let prefix = prefix_of(call, &selector);
-    scan(core, &call.served, &selector, &prefix, &page, at).map_err(|error| match error {
+    scan(core, &call.served, &selector, &prefix, &page, at).await
+}
+
+fn unreadable(error: &Error, page: &PageRequest) -> Status {
+    match error {
         Error::Compacted { .. } if page.start_after.is_some() => Status::expired(TOKEN_EXPIRED),
         Error::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         other => Status::internal(other.to_string()),
-    })
+    }
 }
 
-fn scan(
+async fn scan(
     core: &Core,
     served: &Served,
     selector: &Selector,
     prefix: &str,
     page: &PageRequest,
     at: Option<Revision>,
-) -> Result<Selected, Error> {
+) -> Result<Selected, Status> {
     let step = match (page.limit, selector.is_everything()) {
         (0, _) => 0,
         (limit, true) => limit,
@@ -105,7 +110,8 @@ fn scan(
     let (mut entries, mut revision) = (Vec::new(), at);
     loop {
         let range = Range { prefix, start_after: start_after.as_deref(), limit: step, at: revision };
-        let found = core.store.range(&range)?;
+        let mut found = core.store.range(&range).map_err(|error| unreadable(&error, page))?;
+        found.entries = conversion::entries(core.objects.as_ref(), served, found.entries).await?;
         revision = Some(found.revision);
         let last = found.entries.last().map(|e| e.key.clone());
         if selector.is_everything() {

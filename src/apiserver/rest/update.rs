@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::admission::Operation;
 use crate::body::Body;
 use crate::call::{Call, WriteOptions};
+use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
 use crate::rest::create::{self, Outcome, Track, default, note, respond, store_failure, to_stored};
 use crate::rest::face::Face;
@@ -100,6 +101,7 @@ impl Change<'_> {
     async fn attempt(&self, core: &Arc<Core>, call: &Call) -> Result<Try, Status> {
         let key = call.served.key(&call.info.namespace, &call.info.name);
         let entry = core.store.get(&key).ok_or_else(|| call.not_found())?;
+        let entry = conversion::entry(core.objects.as_ref(), &call.served, entry).await?;
         let old = Arc::new(reply::served_tree(&call.served, &entry));
         let shown = self.face.show(&call.served, &old);
         let written = (self.rewrite)(&shown)?;
@@ -174,13 +176,16 @@ impl Change<'_> {
             writes = special::release(call, old);
             writes.insert(0, Write::Delete { key, expected: Some(entry.modified) });
         } else {
-            let value = stored::encode(&to_stored(call, new));
+            let value = stored::encode(&to_stored(core, call, new).await?);
             writes.insert(0, Write::Update { key, expected: entry.modified, value });
         }
         match core.store.transact(writes).await {
             Ok(mut entries) => Ok(Try::Done(match last {
                 Some(tree) => Outcome::Shown(tree),
-                None => Outcome::Stored(entries.swap_remove(0)),
+                None => {
+                    let entry = entries.swap_remove(0);
+                    Outcome::Stored(conversion::entry(core.objects.as_ref(), &call.served, entry).await?)
+                }
             })),
             Err(Error::Conflict { .. } | Error::Exists { .. }) => Ok(Try::Again),
             Err(Error::NotFound { .. }) => Err(call.not_found()),

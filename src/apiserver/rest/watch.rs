@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::catalog::Served;
+use crate::custom::conversion;
 use crate::query::Query;
 use crate::rest::get::{not_older_than, parse_revision};
 use crate::rest::list::prefix_of;
@@ -84,6 +85,7 @@ fn start_of(query: &Query) -> Result<Start, Status> {
 }
 
 struct Watching {
+    core: Arc<Core>,
     served: Arc<Served>,
     selector: Selector,
     frames: Frames,
@@ -111,7 +113,8 @@ pub async fn watch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Stat
         Start::State { .. } => {
             let range = Range { prefix: &prefix, ..Range::default() };
             let page = core.store.range(&range).map_err(|e| Status::internal(e.to_string()))?;
-            (page.entries, page.revision)
+            let entries = conversion::entries(core.objects.as_ref(), &call.served, page.entries).await?;
+            (entries, page.revision)
         }
         Start::After(Revision(0)) => (Vec::new(), core.store.revision()),
         Start::After(revision) => (Vec::new(), revision),
@@ -128,6 +131,7 @@ pub async fn watch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Stat
     };
     let now = Instant::now();
     let watching = Watching {
+        core: core.clone(),
         served: call.served.clone(),
         selector,
         frames,
@@ -179,7 +183,7 @@ impl Watching {
                 biased;
                 () = self.stopping.cancelled() => self.ended = true,
                 batch = self.watch.next() => match batch {
-                    Ok(batch) => batch.events.iter().for_each(|e| self.event(&mut out, e)),
+                    Ok(batch) => self.events(&mut out, &batch.events).await,
                     Err(error) => {
                         self.frames.error(&mut out, &too_old(&error));
                         self.ended = true;
@@ -187,9 +191,9 @@ impl Watching {
                 },
                 () = tokio::time::sleep_until(self.deadline) => {
                     self.ended = true;
-                    self.bookmark(&mut out);
+                    self.bookmark(&mut out).await;
                 }
-                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => self.bookmark(&mut out),
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => self.bookmark(&mut out).await,
             }
             if !out.is_empty() {
                 return Some(out.freeze());
@@ -213,18 +217,31 @@ impl Watching {
         }
     }
 
-    fn bookmark(&mut self, out: &mut BytesMut) {
+    async fn bookmark(&mut self, out: &mut BytesMut) {
         self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
         if !self.bookmarks {
             return;
         }
         match self.watch.poll() {
             Ok(batch) => {
-                batch.events.iter().for_each(|e| self.event(out, e));
-                self.frames.bookmark(out, &self.served, batch.revision, false);
+                self.events(out, &batch.events).await;
+                if !self.ended {
+                    self.frames.bookmark(out, &self.served, batch.revision, false);
+                }
             }
             Err(error) => {
                 self.frames.error(out, &too_old(&error));
+                self.ended = true;
+            }
+        }
+    }
+
+    async fn events(&mut self, out: &mut BytesMut, events: &[Arc<Event>]) {
+        match conversion::events(self.core.objects.as_ref(), &self.served, events).await {
+            Ok(None) => events.iter().for_each(|e| self.event(out, e)),
+            Ok(Some(told)) => told.iter().for_each(|e| self.event(out, e)),
+            Err(status) => {
+                self.frames.error(out, &status);
                 self.ended = true;
             }
         }

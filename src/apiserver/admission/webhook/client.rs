@@ -1,27 +1,24 @@
 //! Calling a webhook over TLS.
 //!
 //! Owns: where a webhook is (URL or Service), whom it must prove to be, and the limits on time and size.
-//! Called by: the dispatch of webhooks.
+//! Called by: the dispatch of webhooks; the conversion of custom resources.
 //! Never: understands what is said.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use minik_api::resources;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::super::plugin::World;
+use crate::objects::Objects;
+use crate::trust;
 
+/// Of calls that have no limit of their own; upstream's default for webhooks.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// What a webhook may answer at most.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -46,10 +43,10 @@ struct Place {
     path: String,
 }
 
-fn place(config: &Value, world: &World, seconds: i64) -> Result<Place, CallError> {
+fn place(config: &Value, objects: &dyn Objects, seconds: Option<i64>) -> Result<Place, CallError> {
     let service = &config["service"];
     if service.is_object() {
-        return service_place(service, world, seconds);
+        return service_place(service, objects, seconds);
     }
     let url = config["url"].as_str().unwrap_or("");
     let wrong = || CallError::Place(format!("webhook has no valid url or service: {url:?}"));
@@ -59,19 +56,20 @@ fn place(config: &Value, world: &World, seconds: i64) -> Result<Place, CallError
     let dial = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let separator = if uri.query().is_some() { '&' } else { '?' };
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
-    let timeout = format!("{separator}timeout={seconds}s");
+    let timeout = seconds.map(|s| format!("{separator}timeout={s}s")).unwrap_or_default();
     Ok(Place { url: format!("{url}{timeout}"), dial, name: host, path: format!("{path}{timeout}") })
 }
 
-fn service_place(service: &Value, world: &World, seconds: i64) -> Result<Place, CallError> {
+fn service_place(service: &Value, objects: &dyn Objects, seconds: Option<i64>) -> Result<Place, CallError> {
     let text = |key: &str| service[key].as_str().unwrap_or("");
     let (namespace, name) = (text("namespace"), text("name"));
     let port = service["port"].as_i64().unwrap_or(443);
     let host = format!("{name}.{namespace}.svc");
-    let path = format!("/{}?timeout={seconds}s", text("path").trim_start_matches('/'));
+    let timeout = seconds.map(|s| format!("?timeout={s}s")).unwrap_or_default();
+    let path = format!("/{}{timeout}", text("path").trim_start_matches('/'));
     let url = format!("https://{host}:{port}{path}");
     let failed = |what: String| CallError::Failed { url: url.clone(), what };
-    let found = world.objects.get(resources::SERVICES, namespace, name);
+    let found = objects.get(resources::SERVICES, namespace, name);
     let found = found.ok_or_else(|| failed(format!("service {name:?} not found")))?;
     let dial = match found["spec"]["type"].as_str() {
         Some("ExternalName") => format!("{}:{port}", found["spec"]["externalName"].as_str().unwrap_or("")),
@@ -83,11 +81,16 @@ fn service_place(service: &Value, world: &World, seconds: i64) -> Result<Place, 
     Ok(Place { dial, name: host, path, url })
 }
 
-/// Posts `body` and answers the JSON that comes back.
-pub async fn call(config: &Value, world: &World, seconds: i64, body: &Value) -> Result<Value, CallError> {
-    let place = place(config, world, seconds)?;
+/// Posts `body` and answers the JSON that comes back. A webhook that may choose its time is told the limit in its URL.
+pub async fn call(
+    config: &Value,
+    objects: &dyn Objects,
+    seconds: Option<i64>,
+    body: &Value,
+) -> Result<Value, CallError> {
+    let place = place(config, objects, seconds)?;
     let failed = |what: String| CallError::Failed { url: place.url.clone(), what };
-    let limit = Duration::from_secs(seconds.unsigned_abs());
+    let limit = seconds.map_or(TIMEOUT, |s| Duration::from_secs(s.unsigned_abs()));
     let ca = config["caBundle"].as_str().unwrap_or("");
     match tokio::time::timeout(limit, exchange(&place, ca, body)).await {
         Err(_) => Err(failed("context deadline exceeded".into())),
@@ -111,7 +114,7 @@ async fn exchange(place: &Place, ca: &str, body: &Value) -> Result<(u16, Bytes),
     // One small request: waiting to fill a packet only costs time.
     let _ = stream.set_nodelay(true);
     let name = ServerName::try_from(place.name.clone()).map_err(|e| e.to_string())?;
-    let connector = tokio_rustls::TlsConnector::from(tls(ca)?);
+    let connector = tokio_rustls::TlsConnector::from(trust::of_bundle(ca, None)?);
     let stream = connector.connect(name, stream).await.map_err(|e| format!("tls: {e}"))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
@@ -135,72 +138,5 @@ async fn exchange(place: &Place, ca: &str, body: &Value) -> Result<(u16, Bytes),
     tokio::select! {
         outcome = talk => outcome,
         ended = connection => Err(ended.err().map_or_else(|| "connection closed".into(), |e| e.to_string())),
-    }
-}
-
-fn tls(ca: &str) -> Result<Arc<rustls::ClientConfig>, String> {
-    let pem = base64::engine::general_purpose::STANDARD.decode(ca).map_err(|e| format!("caBundle: {e}"))?;
-    let certificates: Vec<CertificateDer<'static>> =
-        rustls_pemfile::certs(&mut pem.as_slice()).collect::<Result<_, _>>().map_err(|e| format!("caBundle: {e}"))?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates.iter().cloned());
-    if roots.is_empty() {
-        return Err("tls: failed to verify certificate: x509: certificate signed by unknown authority".into());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .build()
-        .map_err(|e| e.to_string())?;
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(BundleVerifier { inner, certificates }))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-/// As Go verifies: a bundle may hold the very certificate that the webhook serves, which is then trusted by itself.
-#[derive(Debug)]
-struct BundleVerifier {
-    inner: Arc<WebPkiServerVerifier>,
-    certificates: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for BundleVerifier {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        rest: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.inner.verify_server_cert(leaf, rest, name, ocsp, now) {
-            Err(_) if self.certificates.iter().any(|known| known.as_ref() == leaf.as_ref()) => {
-                verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            outcome => outcome,
-        }
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
     }
 }

@@ -4,7 +4,7 @@
 //! Called by: the admission chain, after the built-in plugins of each phase.
 //! Never: calls a webhook about the configuration of webhooks.
 
-mod client;
+pub mod client;
 mod exchange;
 
 use std::sync::Arc;
@@ -121,7 +121,7 @@ async fn ask(webhook: &Webhook, review: &Review, world: &World) -> Result<Option
     let uid = uuid::Uuid::new_v4().to_string();
     let body = exchange::admission_review(exchange::request(review, &uid));
     let seconds = webhook.field("timeoutSeconds").as_i64().unwrap_or(TIMEOUT_SECONDS_DEFAULT);
-    let answer = match client::call(webhook.field("clientConfig"), world, seconds, &body).await {
+    let answer = match client::call(webhook.field("clientConfig"), world.objects.as_ref(), Some(seconds), &body).await {
         Ok(answer) => answer,
         Err(error) => return failed(format!("failed to call webhook: {error}")),
     };
