@@ -4,6 +4,7 @@
 //! Called by: the pipeline, before a body is read: these may be streams and upgrades.
 //! Never: looks into what it relays.
 
+mod admit;
 pub mod dial;
 pub mod headers;
 mod kubelet;
@@ -57,7 +58,7 @@ pub async fn handle(
     body: Body,
     info: &RequestInfo,
     query: &Query,
-    user: &UserInfo,
+    user: &Arc<UserInfo>,
 ) -> Result<Response<Body>, Status> {
     let proxying = info.subresource == "proxy";
     let of_node = info.resource == "nodes";
@@ -72,6 +73,7 @@ pub async fn handle(
     if !allowed {
         return Ok(reply::text(405, "405: Method Not Allowed"));
     }
+    admit::admit(core, info, query, user).await?;
     let mut headers = std::mem::take(&mut parts.headers);
     headers::drop_credentials(&mut headers);
     let arrived = Arrived {
