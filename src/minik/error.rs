@@ -63,6 +63,8 @@ pub enum CliError {
     Pki(#[from] crate::pki::PkiError),
     #[error("could not talk to the API server of `{profile}`")]
     Api { profile: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{component} ended")]
+    Component { component: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("could not read {what}")]
     Io { what: String, source: std::io::Error },
     #[error("{0}")]
@@ -87,7 +89,9 @@ impl CliError {
             Self::DiskFull { .. } => ExitCode::DiskFull,
             Self::Invalid(_) | Self::NodeCount { .. } => ExitCode::Usage,
             Self::Interrupted { .. } => ExitCode::Interrupted,
-            Self::Docker { .. } | Self::Pki(_) | Self::Api { .. } | Self::Io { .. } => ExitCode::Failure,
+            Self::Docker { .. } | Self::Pki(_) | Self::Api { .. } | Self::Component { .. } | Self::Io { .. } => {
+                ExitCode::Failure
+            }
         }
     }
 
@@ -134,6 +138,7 @@ impl CliError {
             | Self::Api { .. }
             | Self::Io { .. }
             | Self::Invalid(_)
+            | Self::Component { .. }
             | Self::Interrupted { left: None } => return None,
         })
     }

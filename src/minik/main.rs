@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use commands::{delete, image, kubectl, logs, node, profile, start, status, stop};
+use commands::{alone, delete, image, kubectl, logs, node, profile, start, status, stop};
 use error::CliError;
 use output::Format;
 
@@ -61,6 +61,13 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run an API server by itself, without Docker.
+    #[command(name = "apiserver")]
+    ApiServer(alone::ApiServer),
+    /// Run a scheduler by itself against any API server.
+    Scheduler(alone::Scheduler),
+    /// Run the controllers by themselves against any API server.
+    ControllerManager(alone::ControllerManager),
     /// Print a completion script.
     Completion { shell: clap_complete::Shell },
 }
@@ -72,6 +79,16 @@ fn main() -> ExitCode {
         return code;
     }
     let cli = Cli::parse();
+    // A component makes its own runtime.
+    let alone = match &cli.verb {
+        Verb::ApiServer(args) => Some(alone::api_server(args)),
+        Verb::Scheduler(args) => Some(alone::scheduler(args)),
+        Verb::ControllerManager(args) => Some(alone::controller_manager(args)),
+        _ => None,
+    };
+    if let Some(result) = alone {
+        return report(&cli, result);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(source) => {
@@ -79,7 +96,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(&cli)) {
+    report(&cli, runtime.block_on(run(&cli)))
+}
+
+fn report(cli: &Cli, result: Result<(), CliError>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::print_error(cli.output, &error);
@@ -100,6 +121,9 @@ async fn run(cli: &Cli) -> Result<(), CliError> {
         Verb::Logs(args) => logs::run(profile, args).await,
         Verb::Image(verb) => image::run(profile, verb, cli.output).await,
         Verb::Kubectl { args } => kubectl::run(profile, args),
+        Verb::ApiServer(_) | Verb::Scheduler(_) | Verb::ControllerManager(_) => {
+            unreachable!("components run before there is a runtime")
+        }
         Verb::Completion { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "minik", &mut std::io::stdout());
             Ok(())

@@ -4,7 +4,7 @@
 //! Called by: `start` and `node add`.
 //! Never: writes to the host's disk; the only copies are in the nodes' volumes and the user's kubeconfig.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use minik_node::config::{API_PORT, CLUSTER_DOMAIN, KUBERNETES_SERVICE, NodeConfig};
 use rcgen::{
@@ -130,13 +130,20 @@ impl ClusterKeys {
         Ok(Self { ca: Authority::create("kubernetes")?, front_proxy: Authority::create("front-proxy-ca")?, token_key })
     }
 
+    /// What an API server on its own had before; the front proxy's authority is new each time, as no one keeps it.
+    pub fn load(ca: &str, ca_key: &str, token_key: &str) -> Result<Self, PkiError> {
+        let token_key = KeyPair::from_pem(token_key)
+            .map_err(|source| PkiError { subject: "service account tokens".into(), source })?;
+        Ok(Self { ca: Authority::load(ca, ca_key)?, front_proxy: Authority::create("front-proxy-ca")?, token_key })
+    }
+
     /// Files only the control plane has. `address` is where other nodes reach it.
-    pub fn control_plane_files(&self, node: &str, address: Ipv4Addr) -> Result<Vec<NodeFile>, PkiError> {
+    pub fn control_plane_files(&self, node: &str, address: SocketAddrV4) -> Result<Vec<NodeFile>, PkiError> {
         let ca = &self.ca;
-        let server = ca.issue("kube-apiserver", &[], Usage::Server(api_server_names(node, address)))?;
+        let server = ca.issue("kube-apiserver", &[], Usage::Server(api_server_names(node, *address.ip())))?;
         let kubelet_client = ca.issue("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins"], Usage::Client)?;
         let front_proxy = self.front_proxy.issue("front-proxy-client", &[], Usage::Client)?;
-        let api = format!("https://{address}:{API_PORT}");
+        let api = format!("https://{address}");
         let mut files = vec![
             NodeFile::secret("pki/ca.key", ca.key.as_str()),
             NodeFile::secret("pki/sa.key", self.token_key.serialize_pem()),
@@ -183,8 +190,8 @@ pub fn node_files(ca: &Authority, node: &NodeConfig) -> Result<Vec<NodeFile>, Pk
 }
 
 /// The admin's kubeconfig also lies in the control plane, so that a lost one on the host can be written again.
-pub fn admin_file(ca: &Authority, address: Ipv4Addr, admin: &Identity) -> NodeFile {
-    let api = format!("https://{address}:{API_PORT}");
+pub fn admin_file(ca: &Authority, address: SocketAddrV4, admin: &Identity) -> NodeFile {
+    let api = format!("https://{address}");
     kubeconfig_file("admin", "kubernetes-admin", &api, &ca.certificate, admin)
 }
 

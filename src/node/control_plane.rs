@@ -33,7 +33,7 @@ async fn serve(node: NodeConfig) -> Result<()> {
     let folder = Path::new(STATE).join("store");
     fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
     let store = Store::open(&folder.join(STORE_FILE)).context("could not open the store")?;
-    let server = ApiServer::build(config(store, IpAddr::V4(node.address))?).await?;
+    let server = ApiServer::build(config(store, Path::new(STATE), IpAddr::V4(node.address), API_PORT)?).await?;
     let address = (Ipv4Addr::UNSPECIFIED, API_PORT);
     let listener = TcpListener::bind(address).await.with_context(|| format!("could not listen on port {API_PORT}"))?;
     // The CLI waits for exactly this line on the container's output.
@@ -68,21 +68,24 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
 }
 
-fn pair(name: &str) -> Result<KeyPair> {
-    Ok(KeyPair { certificate: read(&pki(&format!("{name}.crt")))?, key: read(&pki(&format!("{name}.key")))? })
+fn pair(keys: &Path, name: &str) -> Result<KeyPair> {
+    let part = |ending: &str| read(&keys.join(format!("{name}.{ending}")));
+    Ok(KeyPair { certificate: part("crt")?, key: part("key")? })
 }
 
-fn config(store: Store, address: IpAddr) -> Result<minik_apiserver::Config> {
-    let ca = read(&pki("ca.crt"))?;
+/// The API server whose keys lie in `folder/pki` and that others reach at `address` and `port`.
+pub fn config(store: Store, folder: &Path, address: IpAddr, port: u16) -> Result<minik_apiserver::Config> {
+    let keys = folder.join("pki");
+    let ca = read(&keys.join("ca.crt"))?;
     let mut config = minik_apiserver::Config::new(store);
-    config.tls = Some(Tls { serving: pair("apiserver")?, client_ca: Some(ca.clone()) });
-    config.kubelet = Some(KubeletClient { identity: pair("apiserver-kubelet-client")?, ca });
-    config.front_proxy_ca = Some(read(&pki("front-proxy-ca.crt"))?);
-    config.front_proxy = Some(pair("front-proxy-client")?);
+    config.tls = Some(Tls { serving: pair(&keys, "apiserver")?, client_ca: Some(ca.clone()) });
+    config.kubelet = Some(KubeletClient { identity: pair(&keys, "apiserver-kubelet-client")?, ca });
+    config.front_proxy_ca = Some(read(&keys.join("front-proxy-ca.crt"))?);
+    config.front_proxy = Some(pair(&keys, "front-proxy-client")?);
     config.advertise_address = address;
-    config.port = API_PORT;
+    config.port = port;
     config.service_cidr = SERVICE_CIDR.into();
     config.service_account_issuer = TOKEN_ISSUER.into();
-    config.service_account_key = Some(read(&pki("sa.key"))?);
+    config.service_account_key = Some(read(&keys.join("sa.key"))?);
     Ok(config)
 }

@@ -1,10 +1,11 @@
 //! What runs inside a node container.
 //!
-//! Owns: PID 1, and the wiring of components into the processes `control-plane` and `kubelet`.
+//! Owns: PID 1, and the wiring of components into the processes `control-plane` and `kubelet`, or each on its own.
 //! Called by: the binary's `main` for every verb that is not the CLI's.
 //! Never: decides anything a component should decide.
 
 mod addons;
+pub mod alone;
 mod cgroup;
 pub mod config;
 mod control_plane;

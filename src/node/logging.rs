@@ -36,9 +36,18 @@ pub fn component_log(component: &str) -> PathBuf {
     Path::new(COMPONENT_LOGS).join(format!("{component}.log"))
 }
 
+fn filter() -> EnvFilter {
+    EnvFilter::try_from_env("MINIK_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+/// For a component on its own: standard error is all there is.
+pub fn start_console() {
+    let console = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(io::stderr).with_filter(filter());
+    let _ = tracing_subscriber::registry().with(console).try_init();
+}
+
 /// Installs the subscriber. `MINIK_LOG` is a filter such as `debug` or `minik_kubelet=debug`.
 pub fn start(components: Components) {
-    let filter = || EnvFilter::try_from_env("MINIK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let console = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(io::stderr).with_filter(filter());
     let files = Files { all: Arc::new(components.iter().map(|(krate, name)| (*krate, Rotating::new(name))).collect()) };
     let file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(files).with_filter(filter());

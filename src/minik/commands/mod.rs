@@ -1,5 +1,6 @@
 //! One file per verb.
 
+pub mod alone;
 pub mod delete;
 pub mod image;
 pub mod kubectl;

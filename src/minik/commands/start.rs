@@ -5,13 +5,14 @@
 //! Never: changes a cluster that runs: then it only waits until it is ready and mends the kubeconfig.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
-use minik_node::config::{NodeConfig, Role, Taint};
+use minik_node::config::{API_PORT, NodeConfig, Role, Taint};
 
 use crate::cluster::{self, Cluster, State, node_name};
 use crate::commands::delete;
@@ -222,8 +223,9 @@ fn specs<'a>(
         let config = node_config(profile, index, address, api_address, count > 1, args);
         let mut files = pki::node_files(&keys.ca, &config)?;
         if index == 0 {
-            files.extend(keys.control_plane_files(&config.name, address)?);
-            files.push(pki::admin_file(&keys.ca, address, admin));
+            let api = SocketAddrV4::new(address, API_PORT);
+            files.extend(keys.control_plane_files(&config.name, api)?);
+            files.push(pki::admin_file(&keys.ca, api, admin));
         }
         let api = (index == 0).then(|| publish.clone());
         planned.push(Planned { config, image, files: files.into(), api, args });
