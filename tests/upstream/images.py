@@ -131,6 +131,15 @@ def userland(passwd=()):
     return layer
 
 
+def busybox():
+    # Upstream's busybox hands on variables whose names are no shell names (`data-1`); Debian's older one drops them,
+    # bash does not.
+    layer = userland()
+    layer.program("bash")
+    layer.link("bin/sh", "/usr/bin/bash")
+    return layer
+
+
 def tools(layer):
     for name in ("bash", "curl", "dig", "nslookup", "host", "ip", "ss", "iperf", "socat"):
         if name in ("nslookup", "ip"):
@@ -221,7 +230,8 @@ def all_images():
     return {
         E2E + "agnhost:2.66.1": (agnhost, ours),
         E2E + "agnhost:2.55": (agnhost, ours),
-        E2E + "busybox:1.37.0-2": (userland, {"Cmd": ["sh"]}),
+        E2E + "busybox:1.37.0-2": (busybox, {"Cmd": ["sh"]}),
+        E2E + "glibc-dns-testing:2.1.1": (lambda: tools(userland()), {"Cmd": ["bash"]}),
         E2E + "nginx:1.27.0-2": (nginx, web),
         E2E + "nginx:1.28.0-2": (nginx, web),
         E2E + "kitten:1.8": (lambda: demo("kitten"), served),
