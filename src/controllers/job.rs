@@ -22,7 +22,7 @@ use crate::job_tracking::{
     End, FINALIZER, Tracking, completions, end, is_indexed, is_tracked, replaces_only_failed, untrack,
 };
 use crate::pods::{
-    claim, concerned, from_template, is_active, is_ready, is_terminal, narrate_create, narrate_delete,
+    claim_held, concerned, from_template, is_active, is_ready, is_terminal, narrate_create, narrate_delete,
     rank_for_deletion,
 };
 
@@ -32,11 +32,19 @@ const BURST: usize = 500;
 /// Pause after the first failure, doubling to the cap.
 const PAUSE_FIRST_SECONDS: i64 = 10;
 const PAUSE_CAP_SECONDS: i64 = 600;
+/// In place of a Job's name: the tracked Pods of a namespace that no Job controls. No object has this name.
+const ORPHANS: &str = "";
 
 pub(crate) struct Job;
 
 fn selector(job: &Value) -> LabelSelector {
     LabelSelector::from_object(&job["spec"]["selector"]).unwrap_or_else(|_| LabelSelector::nothing())
+}
+
+/// A Job is about to adopt this free Pod.
+fn is_wanted(view: &View, pod: &Object) -> bool {
+    let adopts = |job: &Arc<Object>| !object::is_deleting(job) && selector(job).matches(&pod["metadata"]["labels"]);
+    is_active(pod) && view.list(JOBS, object::namespace(pod)).any(adopts)
 }
 
 pub(crate) fn is_finished(job: &Value) -> bool {
@@ -59,10 +67,19 @@ impl Reconciler for Job {
         if change.resource == JOBS {
             return vec![change.key.clone()];
         }
-        concerned(change, "Job", view.list(JOBS, &change.key.namespace), selector)
+        let mut keys = concerned(change, "Job", view.list(JOBS, &change.key.namespace), selector);
+        // A deleted Job may leave its Pods behind on purpose; nobody else would ever take the finalizer off them.
+        if change.new.as_ref().is_some_and(|p| is_tracked(p) && object::controller_of(p).is_none()) {
+            keys.push(ObjectKey::new(&change.key.namespace, ORPHANS));
+        }
+        keys
     }
 
     fn plan(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan {
+        if key.name == ORPHANS {
+            let free = view.orphans(PODS, &key.namespace).filter(|p| is_tracked(p));
+            return Plan::of(free.filter(|p| !is_wanted(view, p)).map(|p| untrack(p)).collect());
+        }
         let job = view.get_key(JOBS, key).filter(|j| is_ours(j));
         let uid = job.map_or("", |j| object::uid(j));
         // Pods whose Job is gone would be held by their finalizer for ever.
@@ -75,7 +92,7 @@ impl Reconciler for Job {
             None => view.list(PODS, &key.namespace).filter(lost).map(|p| untrack(p)).collect(),
         });
         let Some(job) = job else { return plan };
-        let claimed = claim(view, job, &selector(job));
+        let claimed = claim_held(view, job, &selector(job), Some(FINALIZER));
         plan.actions.extend(claimed.actions);
         if is_finished(job) {
             plan.actions.extend(claimed.pods.iter().filter(|p| is_tracked(p)).map(|p| untrack(p)));
@@ -574,6 +591,25 @@ mod tests {
             create pods d/j-*
         "#]],
         );
+    }
+
+    /// Regression: the finalizer stayed, so neither the Pod nor its namespace could ever be deleted.
+    #[test]
+    fn a_pod_that_leaves_its_job_leaves_the_finalizer_behind() {
+        let (mut strange, mut free) = (pod("a", "Running", true), pod("b", "Succeeded", true));
+        strange["metadata"]["labels"] = json!({"job": "other"});
+        free["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+        let finished = json!({"conditions": [{"type": "Complete", "status": "True"}]});
+        let view = View::of([(PODS, strange), (PODS, free), (JOBS, job(json!({}), finished))]);
+        let plan = |name| Job.plan(&view, &ObjectKey::new("d", name), NOW.parse().unwrap()).to_string();
+        expect![[r#"
+            patch pods d/a {"metadata":{"$deleteFromPrimitiveList/finalizers":["batch.kubernetes.io/job-tracking"],"ownerReferences":[{"$patch":"delete","uid":"j"}]}}
+        "#]]
+        .assert_eq(&plan("j"));
+        expect![[r#"
+            patch pods d/b {"metadata":{"finalizers":[]}}
+        "#]]
+        .assert_eq(&plan(ORPHANS));
     }
 
     #[test]

@@ -103,13 +103,18 @@ pub(crate) struct Claimed {
 
 /// Own Pods that match the selector; free ones that match are adopted; own ones that do not are released.
 pub(crate) fn claim(view: &View, owner: &Object, selector: &LabelSelector) -> Claimed {
+    claim_held(view, owner, selector, None)
+}
+
+/// As `claim`, of a controller whose Pods wear a finalizer while they are its own.
+pub(crate) fn claim_held(view: &View, owner: &Object, selector: &LabelSelector, finalizer: Option<&str>) -> Claimed {
     let uid = object::uid(owner);
     let mut claimed = Claimed { pods: Vec::new(), actions: Vec::new() };
     for pod in view.owned_by(PODS, uid).filter(|p| is_controlled_by(p, uid)) {
         if selector.matches(&pod["metadata"]["labels"]) {
             claimed.pods.push(pod.clone());
         } else if !object::is_deleting(owner) {
-            claimed.actions.push(release(pod, uid));
+            claimed.actions.push(release(pod, uid, finalizer));
         }
     }
     if object::is_deleting(owner) || selector.is_everything() {
@@ -117,21 +122,27 @@ pub(crate) fn claim(view: &View, owner: &Object, selector: &LabelSelector) -> Cl
     }
     for pod in view.orphans(PODS, object::namespace(owner)) {
         if is_active(pod) && selector.matches(&pod["metadata"]["labels"]) {
-            claimed.actions.push(adopt(pod, owner));
+            claimed.actions.push(adopt(pod, owner, finalizer));
             claimed.pods.push(pod.clone());
         }
     }
     claimed
 }
 
-pub(crate) fn adopt(pod: &Object, owner: &Object) -> Action {
-    let body = json!({"metadata": {"uid": object::uid(pod), "ownerReferences": [controller_ref(owner)]}});
+pub(crate) fn adopt(pod: &Object, owner: &Object, finalizer: Option<&str>) -> Action {
+    let mut body = json!({"metadata": {"uid": object::uid(pod), "ownerReferences": [controller_ref(owner)]}});
+    if let Some(finalizer) = finalizer {
+        body["metadata"]["finalizers"] = json!([finalizer]);
+    }
     Action::Patch { resource: PODS, key: pod.key(), sub: "", patch: Patch::Strategic(body) }
 }
 
-pub(crate) fn release(pod: &Object, owner_uid: &str) -> Action {
+pub(crate) fn release(pod: &Object, owner_uid: &str, finalizer: Option<&str>) -> Action {
     let gone = json!([{"$patch": "delete", "uid": owner_uid}]);
-    let body = json!({"metadata": {"uid": object::uid(pod), "ownerReferences": gone}});
+    let mut body = json!({"metadata": {"uid": object::uid(pod), "ownerReferences": gone}});
+    if let Some(finalizer) = finalizer {
+        body["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+    }
     Action::Patch { resource: PODS, key: pod.key(), sub: "", patch: Patch::Strategic(body) }
 }
 

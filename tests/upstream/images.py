@@ -141,7 +141,7 @@ def busybox():
 
 
 def tools(layer):
-    for name in ("bash", "curl", "dig", "nslookup", "host", "ip", "ss", "iperf", "socat"):
+    for name in ("bash", "getent", "curl", "dig", "nslookup", "host", "ip", "ss", "iperf", "socat"):
         if name in ("nslookup", "ip"):
             layer.entries.pop(f"bin/{name}", None)
         layer.program(name)
