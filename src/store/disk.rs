@@ -5,6 +5,8 @@
 //! Never: holds history: after a restart watches resume from the newest revision or start over.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +25,7 @@ const REVISION: &str = "revision";
 const HEADER: usize = 8 + 8 + 4;
 /// Everything is in memory anyway, so redb needs only the pages it is writing.
 const CACHE_BYTES: usize = 4 << 20;
+const MODE: u32 = 0o600;
 
 pub(crate) struct Disk {
     database: Database,
@@ -38,7 +41,16 @@ pub(crate) struct Loaded {
 
 pub(crate) fn open(path: &Path) -> Result<Loaded, Error> {
     let named = |e: redb::DatabaseError| Error::Open(format!("{}: {e}", path.display()));
-    load(Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(named)?)
+    let file = open_file(path).map_err(|e| Error::Open(format!("{}: {e}", path.display())))?;
+    load(Builder::new().set_cache_size(CACHE_BYTES).create_file(file).map_err(named)?)
+}
+
+/// Secrets are in it, so nobody else may read it, in whatever folder it lies.
+fn open_file(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(MODE).open(path)?;
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    Ok(file)
 }
 
 /// For tests that fail or cut off the IO.

@@ -186,3 +186,15 @@ async fn the_store_is_a_map_whatever_is_done_to_it() {
         }
     }
 }
+
+#[test]
+fn only_its_owner_may_read_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("state.redb");
+    // As an older version left it.
+    std::fs::write(&path, []).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+    let _store = Store::open(&path).expect("opened");
+    assert_eq!(std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+}
