@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use redb::backends::FileBackend;
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
 use crate::error::Error;
@@ -42,7 +43,8 @@ pub(crate) struct Loaded {
 pub(crate) fn open(path: &Path) -> Result<Loaded, Error> {
     let named = |e: redb::DatabaseError| Error::Open(format!("{}: {e}", path.display()));
     let file = open_file(path).map_err(|e| Error::Open(format!("{}: {e}", path.display())))?;
-    load(Builder::new().set_cache_size(CACHE_BYTES).create_file(file).map_err(named)?)
+    let backend = FileBackend::new(file).map_err(named)?;
+    load(Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(named)?)
 }
 
 /// Secrets are in it, so nobody else may read it, in whatever folder it lies.
