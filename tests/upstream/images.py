@@ -118,6 +118,10 @@ def userland(passwd=()):
     for applet in subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout.split():
         if applet != "busybox":
             layer.link(f"bin/{applet}", "/bin/busybox")
+    # Not Debian's busybox as the shell: it drops variables whose names are no shell names (`data-1`), which upstream's
+    # newer one hands on, and it runs its own `nc` whatever PATH says.
+    layer.program("bash")
+    layer.link("bin/sh", "/usr/bin/bash")
     users = ["root:x:0:0:root:/root:/bin/sh", "daemon:x:1:1:daemon:/usr/sbin:/bin/false", "nobody:x:65534:65534:nobody:/:/bin/false", *passwd]
     layer.data("etc/passwd", ("\n".join(users) + "\n").encode())
     groups = ["root:x:0:", "daemon:x:1:", "mail:x:8:", "nogroup:x:65534:"]
@@ -131,17 +135,8 @@ def userland(passwd=()):
     return layer
 
 
-def busybox():
-    # Upstream's busybox hands on variables whose names are no shell names (`data-1`); Debian's older one drops them,
-    # bash does not.
-    layer = userland()
-    layer.program("bash")
-    layer.link("bin/sh", "/usr/bin/bash")
-    return layer
-
-
 def tools(layer):
-    for name in ("bash", "getent", "curl", "dig", "nslookup", "host", "ip", "ss", "iperf", "socat"):
+    for name in ("getent", "curl", "dig", "nslookup", "host", "ip", "ss", "iperf", "socat"):
         if name in ("nslookup", "ip"):
             layer.entries.pop(f"bin/{name}", None)
         layer.program(name)
@@ -230,7 +225,7 @@ def all_images():
     return {
         E2E + "agnhost:2.66.1": (agnhost, ours),
         E2E + "agnhost:2.55": (agnhost, ours),
-        E2E + "busybox:1.37.0-2": (busybox, {"Cmd": ["sh"]}),
+        E2E + "busybox:1.37.0-2": (userland, {"Cmd": ["sh"]}),
         E2E + "glibc-dns-testing:2.1.1": (lambda: tools(userland()), {"Cmd": ["bash"]}),
         E2E + "nginx:1.27.0-2": (nginx, web),
         E2E + "nginx:1.28.0-2": (nginx, web),
