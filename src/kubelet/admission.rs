@@ -1,11 +1,17 @@
 //! Pods this node must not run although they were bound to it.
 //!
 //! Owns: the checks the API server cannot make.
-//! Called by: the plan, before anything of a pod exists.
+//! Called by: the pod worker, before anything of a pod exists.
 //! Never: looks at a pod that already runs.
 
-use crate::memory::Why;
 use crate::pod::Pod;
+
+/// Why a pod is not let in, as its status and an event say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: String,
+    pub message: String,
+}
 
 /// Namespaced and harmless to other pods; upstream's list for v1.37.
 const SAFE_SYSCTLS: [&str; 12] = [
@@ -23,7 +29,7 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-pub fn refusal(pod: &Pod) -> Option<Why> {
+pub fn refusal(pod: &Pod) -> Option<Refusal> {
     let asked = pod.spec.security_context.iter().flat_map(|c| c.sysctls.iter().flatten());
     for sysctl in asked {
         let name = sysctl.name.replace('/', ".");
@@ -36,7 +42,7 @@ pub fn refusal(pod: &Pod) -> Option<Why> {
         } else {
             continue;
         };
-        return Some(Why::Failed {
+        return Some(Refusal {
             reason: "SysctlForbidden".into(),
             message: format!("forbidden sysctl: {name:?} {why}"),
         });

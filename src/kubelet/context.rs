@@ -18,6 +18,7 @@ use crate::hosts::{self, FqdnTooLong, Names};
 use crate::observed::Observed;
 use crate::pod::Pod;
 use crate::resources::ResourceList;
+use crate::room::Room;
 use crate::sources::Sources;
 use crate::volumes;
 
@@ -37,6 +38,10 @@ pub struct NodeContext {
     /// Scheme of container ids.
     pub runtime_name: String,
     pub allocatable: ResourceList,
+    /// What the pods here hold of it.
+    pub room: Room,
+    /// This node's own object.
+    pub node_object: Cache,
     pub memory_bytes: u64,
     /// True once the runtime has the pod CIDR: sandboxes with a network of their own can be made.
     pub network_ready: tokio::sync::watch::Receiver<bool>,

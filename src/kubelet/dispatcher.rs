@@ -70,6 +70,13 @@ pub async fn run(node: Arc<NodeContext>, cache: Cache, pods: Pods, tasks: Tasks)
     let mut changes = cache.changes();
     cache.synced().await;
     let known: HashSet<String> = cache.view().list(PODS, "").map(|p| minik_api::object::uid(p).to_string()).collect();
+    // Before any worker asks for a place: those that have one.
+    let running = |p: &Pod| p.api_status.phase.as_deref() == Some("Running");
+    for pod in cache.view().list(PODS, "").filter_map(|p| Pod::parse(p.value()).ok()).filter(running) {
+        if !pod.is_mirror() {
+            node.room.keep(&pod);
+        }
+    }
     let orphans = node.clone();
     tasks.spawn(async move {
         if let Err(status) = gc::remove_orphans(&orphans, &known).await {

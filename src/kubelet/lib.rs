@@ -33,6 +33,7 @@ mod pod;
 mod probe;
 mod resize;
 mod resources;
+mod room;
 mod run;
 mod sandbox_config;
 mod security;

@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::admission::Refusal;
 use crate::backoff::Backoff;
 
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub stage: Stage,
+    /// Why this node does not let the pod in.
+    pub refusal: Option<Refusal>,
     pub sandbox: SandboxOp,
     pub volumes: Volumes,
     pub containers: BTreeMap<String, ContainerMemory>,

@@ -6,7 +6,6 @@
 
 use jiff::Timestamp;
 
-use crate::admission;
 use crate::lifecycle::{self, Next};
 use crate::memory::{ContainerOp, Memory, SandboxOp, Stage, Termination, Volumes, Why};
 use crate::observed::{Observed, State};
@@ -120,10 +119,9 @@ fn must_end(pod: &Pod, seen: &Observed, memory: &Memory, now: Timestamp) -> Opti
     if pod.phase_is_terminal() || lifecycle::completed(pod, seen, memory) {
         return end(Why::Completed);
     }
-    if seen.sandboxes.is_empty()
-        && let Some(why) = admission::refusal(pod)
-    {
-        return end(why);
+    if let Some(refusal) = memory.refusal.as_ref().filter(|_| seen.sandboxes.is_empty()) {
+        let message = format!("Pod was rejected: {}", refusal.message);
+        return end(Why::Failed { reason: refusal.reason.clone(), message });
     }
     if active_deadline(pod).is_some_and(|deadline| deadline <= now) {
         let message = "Pod was active on the node longer than the specified deadline".to_string();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use minik_api::resources::{PODS, SERVICES};
 use minik_client::{Cache, EventRecorder, Tasks};
 use serde_json::{Value, json};
@@ -52,7 +53,11 @@ fn start_on(api: Arc<FakeApi>, runtime: FakeRuntime, dir: Arc<tempfile::TempDir>
         log_dir: dir.path().join("logs"),
         root_dir: dir.path().join("kubelet"),
         runtime_name: "fake".into(),
-        allocatable: Default::default(),
+        allocatable: [("cpu", "64"), ("memory", "64Gi"), ("pods", "110")]
+            .map(|(name, amount)| (name.to_string(), Quantity(amount.into())))
+            .into(),
+        room: Default::default(),
+        node_object: Cache::builder(client.clone()).start(&tasks),
         memory_bytes: 8 << 30,
         network_ready,
     };

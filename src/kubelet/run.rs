@@ -19,6 +19,7 @@ use crate::dispatcher::{self, Pods};
 use crate::dns::ClusterDns;
 use crate::machine::capacity::{Capacity, capacity};
 use crate::machine::{self, Registration, Reporter, mirror};
+use crate::room::Room;
 use crate::sources::Sources;
 use crate::{RunError, log_rotation, server};
 
@@ -56,8 +57,10 @@ async fn start(config: Config, listener: server::Listener, tasks: &Tasks) -> Res
         .watch_selected(PODS, &format!("spec.nodeName={}", config.node_name), "")
         .start(tasks);
     let (network_up, network_ready) = watch::channel(false);
-    let context =
-        Arc::new(NodeContext { network_ready, ..context(&config, &version, &measured, recorder.clone(), tasks) });
+    let context = Arc::new(NodeContext {
+        network_ready,
+        ..context(&config, &version, &measured, recorder.clone(), &nodes, tasks)
+    });
 
     let pods = Pods::default();
     server::start(listener, &config, context.clone(), pods.clone(), tasks);
@@ -103,6 +106,7 @@ fn context(
     version: &cri::VersionResponse,
     measured: &Capacity,
     recorder: EventRecorder,
+    nodes: &Cache,
     tasks: &Tasks,
 ) -> NodeContext {
     NodeContext {
@@ -119,6 +123,8 @@ fn context(
         root_dir: config.root_dir.clone(),
         runtime_name: version.runtime_name.clone(),
         allocatable: measured.allocatable.clone(),
+        room: Room::default(),
+        node_object: nodes.clone(),
         memory_bytes: measured.total.memory_bytes,
         network_ready: watch::channel(false).1,
     }

@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
+use minik_api::resources::NODES;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission;
 use crate::context::NodeContext;
 use crate::events::PodEvents;
 use crate::memory::{Memory, Stage, Termination, Volumes as VolumesState, Why};
@@ -78,6 +80,7 @@ pub struct Worker {
     refresh_due: bool,
     refreshing: bool,
     adopted: bool,
+    admission_asked: bool,
 }
 
 impl Worker {
@@ -103,6 +106,7 @@ impl Worker {
             refresh_due: false,
             refreshing: false,
             adopted: false,
+            admission_asked: false,
         }
     }
 
@@ -117,6 +121,7 @@ impl Worker {
                 continue;
             }
             let now = Timestamp::now();
+            self.admit();
             let plan = plan::plan(&self.pod_as_told(), &self.seen, &self.memory, now);
             let immediate = plan.actions.iter().any(Action::changes_memory_only);
             for action in plan.actions {
@@ -125,6 +130,9 @@ impl Worker {
             }
             self.sync_probes();
             self.publish(now);
+            if matches!(self.memory.stage, Stage::Terminated(_)) {
+                self.node.room.leave(&self.pod.uid);
+            }
             if self.is_over() {
                 self.remove_everything().await;
                 return;
@@ -179,6 +187,27 @@ impl Worker {
             self.adopt();
         }
         Ok(())
+    }
+
+    /// Asked once: what was let in stays, whatever comes later.
+    fn admit(&mut self) {
+        if self.admission_asked || !matches!(self.memory.stage, Stage::Running) || self.pod.phase_is_terminal() {
+            return;
+        }
+        self.admission_asked = true;
+        if !self.seen.sandboxes.is_empty() {
+            return self.node.room.keep(&self.pod);
+        }
+        let node = self.node.node_object.view().get(NODES, "", &self.node.node_name).map(|n| n.value().clone());
+        let allocatable = serde_json::to_value(&self.node.allocatable).unwrap_or_default();
+        let asked = match admission::refusal(&self.pod) {
+            Some(refusal) => Err(refusal),
+            None => self.node.room.enter(&self.pod, &node.unwrap_or_default(), &allocatable),
+        };
+        if let Err(refusal) = asked {
+            self.events.warning(None, &refusal.reason, &refusal.message);
+            self.memory.refusal = Some(refusal);
+        }
     }
 
     /// Containers that ran before this kubelet did keep their probe results, so that a restart of the kubelet does
