@@ -51,10 +51,10 @@ impl Cutter {
         }
     }
 
-    /// The stream ended: an unfinished line is an entry of its own.
+    /// The stream ended: an unfinished line stays one, so that readers add no line end that never was.
     pub(crate) fn finish(&mut self, now: Timestamp, out: &mut Vec<u8>) {
         if !self.line.is_empty() {
-            entry(self.stream, b'F', &self.line, now, out);
+            entry(self.stream, b'P', &self.line, now, out);
             self.line.clear();
         }
     }
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_unfinished_last_line_is_written_when_the_stream_ends() {
-        check(&["a\n\nb"], "> F a\n> F \n> F b\n");
+        check(&["a\n\nb"], "> F a\n> F \n> P b\n");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod proxy;
 mod refusal;
 pub mod relay;
 mod stream;
+mod websocket;
 
 pub use dial::Dialer;
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::dial::{Security, join};
 use super::kubelet::{self, Kubelet};
-use super::{Arrived, headers, pod, refusal, relay};
+use super::{Arrived, headers, pod, refusal, relay, websocket};
 use crate::authz::{self, Attributes, ResourceTarget, Target};
 use crate::body::{self, Body};
 use crate::reply;
@@ -69,7 +69,12 @@ pub async fn log(core: &Arc<Core>, arrived: Arrived<'_>) -> Result<Response<Body
     let mut response = relay::pass_back(response);
     let plain = http::HeaderValue::from_static("text/plain");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    Ok(response)
+    match (websocket::asked(&arrived.headers), arrived.upgrade) {
+        (Some(protocol), Some(client)) => {
+            Ok(websocket::tell(core, client, &arrived.headers, protocol, response.into_body()))
+        }
+        _ => Ok(response),
+    }
 }
 
 async fn text_of(response: Response<hyper::body::Incoming>) -> String {
