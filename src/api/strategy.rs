@@ -84,7 +84,15 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
                 list.push("kubernetes".into());
             }
         }
-        "PersistentVolume" | "PersistentVolumeClaim" => set(object, "status", Some(json!({"phase": "Pending"}))),
+        "PersistentVolumeClaim" => set(object, "status", Some(json!({"phase": "Pending"}))),
+        "PersistentVolume" => {
+            let born = &object["metadata"]["creationTimestamp"];
+            let status = match born.is_null() {
+                true => json!({"phase": "Pending"}),
+                false => json!({"phase": "Pending", "lastPhaseTransitionTime": born}),
+            };
+            set(object, "status", Some(status));
+        }
         "DaemonSet" => set_template_generation(object, 1.max(template_generation(object))),
         "Job" => job_selector(object),
         "Service" => pair_cluster_ips(object, None),
@@ -147,6 +155,16 @@ pub fn prepare_status_update(resource: &Resource, new: &mut Value, old: &Value) 
         pod::prepare_status_update(&mut kept, old);
     }
     *new = kept;
+}
+
+/// After `prepare_status_update`: a PersistentVolume tells since when it is in its phase.
+pub fn note_phase(resource: &Resource, new: &mut Value, old: &Value, now: &str) {
+    const SINCE: &str = "lastPhaseTransitionTime";
+    let (status, before) = (&new["status"], &old["status"]);
+    let moved = status["phase"] != before["phase"] && status[SINCE] == before[SINCE];
+    if resource.id().is_some() && resource.kind == "PersistentVolume" && moved {
+        new["status"][SINCE] = now.into();
+    }
 }
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";

@@ -203,11 +203,6 @@ fn storage(kind: &str, row: &mut Row<'_>) -> bool {
             row.push(if modes.is_empty() { NONE.into() } else { modes });
             row.age();
         }
-        "CSIStorageCapacity" => {
-            row.name();
-            row.push(text(&row.object["storageClassName"]));
-            row.push(text_or(&row.object["capacity"], UNSET));
-        }
         _ => return false,
     }
     true

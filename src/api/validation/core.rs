@@ -323,23 +323,49 @@ fn volume(object: &At<'_>, errors: &mut Errors) {
     let selector = required.get("required");
     if !selector.is_null() {
         scheduling::node_selector(&selector, errors);
+    } else if !required.is_null() {
+        errors.required(&selector, "must specify required node constraints");
     }
     let mut sources = VOLUME_SOURCES.iter().filter(|s| !spec.get(s).is_null());
-    match (sources.next(), sources.next()) {
-        (None, _) => errors.required(&spec, "must specify a volume type"),
-        (Some(_), Some(second)) => errors.forbidden(&spec.get(second), "may not specify more than 1 volume type"),
-        (Some(&"hostPath"), None) if spec.value["hostPath"]["path"].as_str().unwrap_or("").is_empty() => {
-            errors.required(&spec.get("hostPath").get("path"), "");
+    match sources.next() {
+        None => errors.required(&spec, "must specify a volume type"),
+        Some(source) => {
+            super::volumes::persistent_source(source, &spec.get(source), errors);
+            if *source == "local" && required.is_null() {
+                errors.required(&required, "Local volume requires node affinity");
+            }
         }
-        (Some(&"local"), None) if required.is_null() => {
-            errors.required(&spec.get("nodeAffinity"), "Local volume requires node affinity");
-        }
-        _ => {}
+    }
+    for more in sources {
+        errors.forbidden(&spec.get(more), "may not specify more than 1 volume type");
+    }
+    let policy = spec.get("persistentVolumeReclaimPolicy");
+    if policy.text() == "Recycle" && spec.value["hostPath"]["path"] == "/" {
+        errors.forbidden(&policy, "may not be 'recycle' for a hostPath mount of '/'");
     }
     if !spec.get("storageClassName").text().is_empty() {
         errors.subdomain(&spec.get("storageClassName"));
     }
     errors.one_of_if_set(&spec.get("volumeMode"), &["Block", "Filesystem"]);
+}
+
+/// As upstream's internal types print: fields begin with a capital.
+fn capitalized(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let field = |(name, value): (&String, &Value)| {
+                let (first, rest) = name.split_at(name.len().min(1));
+                (first.to_uppercase() + rest, capitalized(value))
+            };
+            let mut fields: serde_json::Map<String, Value> = map.iter().map(field).collect();
+            if fields.contains_key("MatchExpressions") {
+                fields.entry("MatchFields").or_insert(Value::Null);
+            }
+            fields.into()
+        }
+        Value::Array(list) => list.iter().map(capitalized).collect(),
+        other => other.clone(),
+    }
 }
 
 fn volume_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
@@ -349,9 +375,13 @@ fn volume_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
         errors
             .forbidden(&spec.get("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
     }
-    errors.immutable(&spec.get("volumeMode"), &old["spec"]["volumeMode"]);
-    if !old["spec"]["nodeAffinity"].is_null() {
-        errors.immutable(&spec.get("nodeAffinity"), &old["spec"]["nodeAffinity"]);
+    // Upstream names these two without their place in `spec`.
+    let root = At::root(spec.value);
+    errors.immutable(&root.get("volumeMode"), &old["spec"]["volumeMode"]);
+    let (affinity, before) = (root.get("nodeAffinity"), &old["spec"]["nodeAffinity"]);
+    if !before.is_null() && affinity.value != before {
+        let shown = capitalized(affinity.value).to_string();
+        errors.invalid_shown(&affinity, shown, "field is immutable, except for updating from beta label to GA");
     }
 }
 

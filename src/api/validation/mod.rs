@@ -14,6 +14,7 @@ mod pod;
 mod rbac;
 mod scheduling;
 mod service;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod volumes;
@@ -85,6 +86,7 @@ fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &
         ("", "ReplicationController") | ("apps" | "batch", _) => (workloads::create, workloads::update),
         ("", _) => (core::create, core::update),
         ("rbac.authorization.k8s.io", _) => (rbac::create, rbac::update),
+        ("storage.k8s.io", _) => (storage::create, storage::update),
         ("networking.k8s.io" | "discovery.k8s.io", _) => (network::create, network::update),
         _ => (others::create, others::update),
     };

@@ -1,4 +1,4 @@
-//! Rules of autoscaling, disruption budgets, leases, priorities, storage classes, webhooks and certificates.
+//! Rules of autoscaling, disruption budgets, leases, priorities, webhooks and certificates.
 //!
 //! Owns: those kinds.
 //! Called by: `validation`.
@@ -16,8 +16,6 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
         "PodDisruptionBudget" => disruption_budget(&spec, errors),
         "Lease" => lease(&spec, errors),
         "PriorityClass" => priority_class(object, errors),
-        "StorageClass" => storage_class(object, errors),
-        "VolumeAttachment" => volume_attachment(&spec, errors),
         "RuntimeClass" => {
             let handler = object.get("handler");
             if handler.text().is_empty() {
@@ -44,16 +42,8 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
             }
             return;
         }
-        "StorageClass" => {
-            for field in ["parameters", "provisioner", "reclaimPolicy"] {
-                if object.get(field).value != &old[field] {
-                    errors.forbidden(&object.get(field), format!("updates to {field} are forbidden."));
-                }
-            }
-            return errors.immutable(&object.get("volumeBindingMode"), &old["volumeBindingMode"]);
-        }
         "RuntimeClass" => errors.immutable(&object.get("handler"), &old["handler"]),
-        "VolumeAttachment" | "CertificateSigningRequest" => {
+        "CertificateSigningRequest" => {
             let spec = object.get("spec");
             if spec.value != &old["spec"] {
                 errors.invalid(&spec, "field is immutable");
@@ -215,35 +205,6 @@ fn priority_class(object: &At<'_>, errors: &mut Errors) {
         errors.forbidden(&value, rule);
     }
     errors.one_of_if_set(&object.get("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
-}
-
-fn storage_class(object: &At<'_>, errors: &mut Errors) {
-    let provisioner = object.get("provisioner");
-    if provisioner.text().is_empty() {
-        errors.required_by_declaration(&provisioner);
-    } else {
-        let lower: Value = provisioner.text().to_lowercase().into();
-        errors.qualified_name(&provisioner.showing(&lower));
-    }
-    errors.one_of_if_set(&object.get("reclaimPolicy"), &["Delete", "Retain"]);
-    errors.one_of(&object.get("volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"]);
-}
-
-fn volume_attachment(spec: &At<'_>, errors: &mut Errors) {
-    if spec.get("attacher").text().is_empty() {
-        errors.required(&spec.get("attacher"), "");
-    }
-    let source = spec.get("source");
-    match (source.get("inlineVolumeSpec").is_null(), source.get("persistentVolumeName").is_null()) {
-        (true, true) => {
-            errors.required(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
-        }
-        (false, false) => {
-            errors.forbidden(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-        }
-        _ => {}
-    }
-    errors.subdomain(&spec.get("nodeName"));
 }
 
 fn webhooks(list: &At<'_>, errors: &mut Errors) {

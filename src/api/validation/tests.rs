@@ -232,3 +232,96 @@ fn an_immutable_config_map_stays_as_it_is() {
     "#]],
     );
 }
+
+#[test]
+fn what_a_driver_says_of_itself_is_checked() {
+    let spec = json!({"fsGroupPolicy": "Some", "volumeLifecycleModes": ["Forever"], "serviceAccountTokenInSecrets": true,
+        "nodeAllocatableUpdatePeriodSeconds": 1});
+    check(
+        "storage.k8s.io",
+        "CSIDriver",
+        json!({"metadata": {"name": "d"}, "spec": spec}),
+        expect![[r#"
+            spec.fsGroupPolicy: Unsupported value: "Some": supported values: "File", "None", "ReadWriteOnceWithFSType"
+            spec.volumeLifecycleModes: Unsupported value: "Forever": supported values: "Persistent", "Ephemeral"
+            spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 1: must be greater than or equal to 10 seconds
+            spec.serviceAccountTokenInSecrets: Invalid value: true: serviceAccountTokenInSecrets is set but no tokenRequests are specified
+        "#]],
+    );
+    let drivers = json!([{"name": "d", "nodeID": ""}, {"name": "d", "nodeID": "n", "topologyKeys": ["a", "a"]}]);
+    check(
+        "storage.k8s.io",
+        "CSINode",
+        json!({"metadata": {"name": "n"}, "spec": {"drivers": drivers}}),
+        expect![[r#"
+            spec.drivers[0].nodeID: Required value
+            spec.drivers[1].name: Duplicate value: "d"
+            spec.drivers[1]: Duplicate value: "a"
+        "#]],
+    );
+}
+
+#[test]
+fn classes_and_attachments_keep_what_they_are() {
+    let class = json!({"metadata": {"name": "c"}, "provisioner": "p", "parameters": {"a": "b"}});
+    check_update(
+        "storage.k8s.io",
+        "StorageClass",
+        class,
+        json!({"parameters": {"a": "c"}, "reclaimPolicy": "Retain"}),
+        expect![[r#"
+            parameters: Invalid value: null: field is immutable
+            reclaimPolicy: Invalid value: null: field is immutable
+        "#]],
+    );
+    let attributes = json!({"metadata": {"name": "c"}, "driverName": "p", "parameters": {"a": "b"}});
+    check_update(
+        "storage.k8s.io",
+        "VolumeAttributesClass",
+        attributes,
+        json!({"driverName": "q", "parameters": null}),
+        expect![[r#"
+            driverName: Forbidden: updates to driverName are forbidden.
+            parameters: Forbidden: updates to parameters are forbidden.
+            parameters: Required value: must contain at least one key/value pair
+        "#]],
+    );
+    check(
+        "storage.k8s.io",
+        "VolumeAttachment",
+        json!({"metadata": {"name": "a"}, "spec": {"attacher": "", "nodeName": "n", "source": {"persistentVolumeName": ""}}}),
+        expect![[r#"
+            spec.source.persistentVolumeName: Required value: must specify non empty persistentVolumeName
+            spec.source.persistentVolumeName: Invalid value: "": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            spec.attacher: Required value
+        "#]],
+    );
+}
+
+#[test]
+fn a_volume_names_its_source_completely() {
+    let volume = |source: Value| {
+        let mut spec = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}});
+        spec.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+        json!({"metadata": {"name": "v"}, "spec": spec})
+    };
+    check("", "PersistentVolume", volume(json!({"csi": {"driver": "d", "volumeHandle": "h"}})), expect![[""]]);
+    check(
+        "",
+        "PersistentVolume",
+        volume(json!({"csi": {"driver": "", "volumeHandle": ""}})),
+        expect![[r#"
+            spec.csi.driver: Required value
+            spec.csi.volumeHandle: Required value
+        "#]],
+    );
+    check(
+        "",
+        "PersistentVolume",
+        volume(json!({"local": {"path": "/a/../b"}})),
+        expect![[r#"
+            spec.local.path: Invalid value: "/a/../b": must not contain '..'
+            spec.nodeAffinity: Required value: Local volume requires node affinity
+        "#]],
+    );
+}

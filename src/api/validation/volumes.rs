@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::check::{At, Errors};
 use super::containers::{VOLUME_FIELDS, descending_path, field_selector, no_backsteps, resource_selector};
-use super::core;
+use super::{core, storage};
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const ONE_SOURCE: &str = "may not specify more than 1 volume type";
@@ -137,7 +137,7 @@ fn one(field: &str, at: &At<'_>, errors: &mut Errors) {
             }
         }
         "projected" => projected(at, errors),
-        "csi" => need(at, "driver", errors),
+        "csi" => storage::driver_name(&at.get("driver"), errors),
         "ephemeral" => {
             let template = at.get("volumeClaimTemplate");
             if template.is_null() {
@@ -150,6 +150,30 @@ fn one(field: &str, at: &At<'_>, errors: &mut Errors) {
             need(at, "reference", errors);
             errors.one_of(&at.get("pullPolicy"), &["Always", "IfNotPresent", "Never"]);
         }
+        _ => {}
+    }
+}
+
+/// The source of a PersistentVolume.
+pub fn persistent_source(field: &str, at: &At<'_>, errors: &mut Errors) {
+    match field {
+        "local" => {
+            need(at, "path", errors);
+            no_backsteps(&at.get("path"), errors);
+        }
+        "csi" => {
+            storage::driver_name(&at.get("driver"), errors);
+            need(at, "volumeHandle", errors);
+            for secret in ["controllerPublish", "controllerExpand", "nodePublish", "nodeExpand"] {
+                let field = format!("{secret}SecretRef");
+                let reference = at.get(&field);
+                if !reference.is_null() {
+                    need(&reference, "name", errors);
+                    need(&reference, "namespace", errors);
+                }
+            }
+        }
+        "hostPath" | "nfs" => one(field, at, errors),
         _ => {}
     }
 }

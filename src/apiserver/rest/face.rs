@@ -9,7 +9,7 @@ use minik_api::selector::LabelSelector;
 use minik_api::{FieldError, Status, object, strategy};
 use serde_json::{Map, Value, json};
 
-use crate::call::Call;
+use crate::call::{Call, now};
 use crate::catalog::Served;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,10 @@ impl Face {
         let mut new = written;
         match self {
             Face::Whole => strategy::prepare_update(&served.row, &mut new, old),
-            Face::Status => strategy::prepare_status_update(&served.row, &mut new, old),
+            Face::Status => {
+                strategy::prepare_status_update(&served.row, &mut new, old);
+                strategy::note_phase(&served.row, &mut new, old, &now());
+            }
             Face::Scale => new = scaled(served, old, &new)?,
             Face::Finalize => new = keep_but(old, &new, &["spec.finalizers"]),
             Face::Approval => new = keep_but(old, &new, &["status.conditions"]),
