@@ -30,6 +30,7 @@ pub mod structure;
 pub mod table;
 pub mod taints;
 pub mod validation;
+pub mod volume_binding;
 pub mod wire;
 
 pub use object::{ObjectKey, ResourceId};

@@ -4,6 +4,9 @@
 //! Called by: whoever wires a control plane: `run`.
 //! Never: opens the store, or does anything a client with the same rights could not.
 
+mod claim_binder;
+mod claim_expansion;
+mod claim_protection;
 mod cluster_role_aggregation;
 mod conditions;
 mod cronjob;
@@ -16,6 +19,7 @@ mod disruption;
 mod endpoint_slice_mirroring;
 mod endpoint_slices;
 mod endpoints;
+mod ephemeral_volumes;
 mod fields;
 mod garbage_collector;
 mod job;
@@ -36,6 +40,8 @@ mod schedule;
 mod service_pods;
 mod statefulset;
 mod taint_eviction;
+mod volume_binder;
+mod volume_protection;
 
 pub use node_ipam::Cidr;
 pub use run::{Config, run};

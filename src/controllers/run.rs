@@ -14,6 +14,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::claim_binder::ClaimBinder;
+use crate::claim_expansion::ClaimExpansion;
+use crate::claim_protection::ClaimProtection;
 use crate::cluster_role_aggregation::ClusterRoleAggregation;
 use crate::cronjob::CronJob;
 use crate::daemonset::DaemonSet;
@@ -23,6 +26,7 @@ use crate::disruption::Disruption;
 use crate::endpoint_slice_mirroring::EndpointSliceMirroring;
 use crate::endpoint_slices::EndpointSlices;
 use crate::endpoints::Endpoints;
+use crate::ephemeral_volumes::EphemeralVolumes;
 use crate::garbage_collector::GarbageCollector;
 use crate::job::Job;
 use crate::namespace::NamespaceEnd;
@@ -34,6 +38,8 @@ use crate::replicaset::ReplicaSet;
 use crate::resource_quota::{Over, ResourceQuota};
 use crate::statefulset::StatefulSet;
 use crate::taint_eviction::TaintEviction;
+use crate::volume_binder::VolumeBinder;
+use crate::volume_protection::{AttributesClassProtection, VolumeProtection};
 
 /// Until what was begun is written, after the end was asked for.
 const DRAIN_SECONDS_MAX: u64 = 5;
@@ -142,6 +148,13 @@ fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(EndpointSliceMirroring),
         Arc::new(NodeLifecycle { started: Timestamp::now(), grace: config.node_grace }),
         Arc::new(TaintEviction::default()),
+        Arc::new(ClaimBinder),
+        Arc::new(VolumeBinder),
+        Arc::new(ClaimProtection),
+        Arc::new(VolumeProtection),
+        Arc::new(AttributesClassProtection),
+        Arc::new(ClaimExpansion),
+        Arc::new(EphemeralVolumes),
     ]
 }
 
@@ -160,6 +173,9 @@ fn component(name: &'static str) -> &'static str {
         "endpointslice" => "endpoint-slice-controller",
         "endpoints" => "endpoint-controller",
         "disruption" => "controllermanager",
+        "persistentvolume-binder" | "persistentvolumeclaim-binder" => "persistentvolume-controller",
+        "ephemeral-volume" => "ephemeral_volume",
+        "volume-expand" => "volume_expand",
         "garbage-collector" => "garbage-collector-controller",
         other => other,
     }

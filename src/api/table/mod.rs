@@ -170,7 +170,7 @@ pub fn render(resource: &Resource, objects: &[&Value], now: Timestamp, include: 
     // A custom resource may bear the name of a built-in kind; it has columns of its own (`render_custom`).
     let builtin = resource.id().is_some();
     let known = columns().get(kind).filter(|_| builtin);
-    let default_storage_class = others::default_storage_class(objects);
+    let default_storage_class = crate::volume_binding::default_class(objects.iter().copied()).map(object::name);
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {

@@ -149,18 +149,6 @@ fn storage_migration(row: &mut Row<'_>) {
     row.push(state);
 }
 
-/// The default class: of several, the one made last.
-pub(super) fn default_storage_class<'a>(classes: &[&'a Value]) -> Option<&'a str> {
-    let is_default = |class: &Value| {
-        let keys = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
-        keys.into_iter().any(|key| object::annotation(class, key) == Some("true"))
-    };
-    let candidates = classes.iter().filter(|c| is_default(c));
-    let made = |class: &Value| text(&class["metadata"]["creationTimestamp"]).to_string();
-    let newest = candidates.max_by(|a, b| made(a).cmp(&made(b)).then_with(|| object::name(b).cmp(object::name(a))));
-    newest.map(|class| object::name(class))
-}
-
 fn storage(kind: &str, row: &mut Row<'_>) -> bool {
     let spec = &row.object["spec"];
     match kind {
