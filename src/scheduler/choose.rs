@@ -16,6 +16,7 @@ use crate::request::check;
 use crate::score::totals;
 use crate::spread::Required;
 use crate::verdict::{Filter, Rejection, sentence};
+use crate::volumes::{PodVolumes, Refusal};
 
 /// Upstream's numbers: all Nodes of small clusters, then 50 % falling to 5 %, never fewer than 100.
 const ALWAYS_LOOKED_AT: usize = 100;
@@ -24,6 +25,8 @@ const PERCENT_MIN: usize = 5;
 /// What the Pods that are placed mean for this one: counted once, asked once a Node.
 pub(crate) struct Prepared<'a> {
     pod: &'a Pod,
+    cluster: &'a Cluster,
+    volumes: Result<PodVolumes<'a>, Refusal>,
     spread: Required<'a>,
     /// (term's topology key, domain) -> how many Pods match all required affinity terms there.
     attracted: HashMap<(&'a str, &'a str), i64>,
@@ -37,6 +40,8 @@ impl<'a> Prepared<'a> {
     pub(crate) fn build(pod: &'a Pod, cluster: &'a Cluster) -> Prepared<'a> {
         let mut prepared = Prepared {
             pod,
+            cluster,
+            volumes: PodVolumes::build(pod, &cluster.storage),
             spread: Required::build(pod, cluster),
             attracted: HashMap::new(),
             refused: HashMap::new(),
@@ -86,8 +91,20 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// The filters that depend on Pods elsewhere.
+    /// Why the Pod fits nowhere, whatever the Node.
+    fn refusal(&self) -> Option<&Refusal> {
+        self.volumes.as_ref().err()
+    }
+
+    /// The filters that depend on volumes, and on Pods elsewhere.
     pub(crate) fn check(&self, node: &Node) -> Result<(), Rejection> {
+        match &self.volumes {
+            Ok(volumes) => volumes.check(self.pod, node, &self.cluster.storage)?,
+            Err((filter, why)) => {
+                let reasons = vec![why.clone().into()];
+                return Err(Rejection { filter: *filter, reasons, removing_pods_may_help: false });
+            }
+        }
         self.spread.check(node)?;
         let wants = &self.pod.pod_wants;
         if !wants.required.is_empty() && !self.is_attracted(node) {
@@ -175,12 +192,17 @@ pub(crate) enum Choice {
 /// Why no Node is right.
 pub(crate) struct Misfit {
     pub nodes: usize,
+    /// What is said before any Node is looked at.
+    pub beforehand: Option<Refusal>,
     /// By name of the Node.
     pub rejections: Vec<(String, Rejection)>,
 }
 
 impl Misfit {
     pub(crate) fn sentence(&self) -> String {
+        if let Some((_, why)) = self.beforehand.as_ref().filter(|_| self.nodes > 0) {
+            return format!("0/{} nodes are available: {why}.", self.nodes);
+        }
         sentence(self.nodes, self.rejections.iter().flat_map(|(_, r)| r.reasons.iter().cloned()))
     }
     pub(crate) fn preemption_sentence(&self) -> String {
@@ -191,10 +213,15 @@ impl Misfit {
                 "Preemption is not helpful for scheduling".into()
             }
         };
+        if self.beforehand.is_some() {
+            // Upstream looks for Nodes to preempt on, has looked at none, and says just that.
+            return "not found".into();
+        }
         format!("preemption: {}", sentence(self.nodes, self.rejections.iter().map(reason)))
     }
     pub(crate) fn filters(&self) -> Vec<Filter> {
         let mut filters: Vec<Filter> = self.rejections.iter().map(|(_, r)| r.filter).collect();
+        filters.extend(self.beforehand.iter().map(|(filter, _)| *filter));
         filters.sort();
         filters.dedup();
         if filters.is_empty() {
@@ -210,6 +237,9 @@ pub(crate) fn choose(pod: &Pod, cluster: &Cluster, start: &mut usize, random: &m
     let existing = cluster.existing().count();
     let enough = candidates_wanted(existing);
     let prepared = Prepared::build(pod, cluster);
+    if let Some(refusal) = prepared.refusal() {
+        return Choice::Nowhere(Misfit { nodes: existing, beforehand: Some(refusal.clone()), rejections: Vec::new() });
+    }
     let mut fitting: Vec<&Node> = Vec::new();
     let mut rejections = Vec::new();
     let all = cluster.nodes.len();
@@ -229,7 +259,7 @@ pub(crate) fn choose(pod: &Pod, cluster: &Cluster, start: &mut usize, random: &m
         *start = (*start + looked_at) % all;
     }
     if fitting.is_empty() {
-        return Choice::Nowhere(Misfit { nodes: existing, rejections });
+        return Choice::Nowhere(Misfit { nodes: existing, beforehand: None, rejections });
     }
     if fitting.len() == 1 {
         return Choice::Node(fitting[0].name.clone());

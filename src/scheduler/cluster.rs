@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::node::Node;
 use crate::pod::{Pod, is_terminal, node_name};
+use crate::volumes::Storage;
 
 #[derive(Default)]
 pub(crate) struct Cluster {
@@ -29,6 +30,7 @@ pub(crate) struct Cluster {
     nominated: BTreeMap<String, Vec<Arc<Pod>>>,
     /// Namespace -> what selects Pods there: Services, and by their owners' uid, controllers.
     pub selectors: crate::spread::Selectors,
+    pub storage: Storage,
 }
 
 /// What a change of a Node can mean for Pods that did not fit.
@@ -99,7 +101,7 @@ impl Cluster {
         self.with_terms.remove(uid);
         let Some(name) = self.placed.remove(uid) else { return false };
         if let Some(&at) = self.by_name.get(&name) {
-            self.nodes[at].remove(uid);
+            self.take_off(at, uid);
             self.drop_if_empty(at);
         }
         true
@@ -122,7 +124,7 @@ impl Cluster {
         if let Some(name) = self.placed.remove(uid)
             && let Some(&at) = self.by_name.get(&name)
         {
-            self.nodes[at].remove(uid);
+            self.take_off(at, uid);
         }
     }
     pub(crate) fn place_again(&mut self, pod: Arc<Pod>, node: &str) {
@@ -157,16 +159,22 @@ impl Cluster {
 
     fn place(&mut self, pod: Arc<Pod>, name: String) {
         if let Some(old) = self.placed.insert(pod.uid.clone(), name.clone())
-            && old != name
             && let Some(&at) = self.by_name.get(&old)
         {
-            self.nodes[at].remove(&pod.uid);
+            self.take_off(at, &pod.uid);
         }
+        self.storage.used_by(&pod);
         if !pod.pod_wants.is_empty() {
             self.with_terms.insert(pod.uid.clone(), name.clone());
         }
         let at = self.index(&name);
         self.nodes[at].add(pod);
+    }
+
+    fn take_off(&mut self, at: usize, uid: &str) {
+        if let Some(pod) = self.nodes[at].remove(uid) {
+            self.storage.no_longer_used_by(&pod);
+        }
     }
 
     fn index(&mut self, name: &str) -> usize {

@@ -17,5 +17,6 @@ mod run;
 mod score;
 mod spread;
 mod verdict;
+mod volumes;
 
 pub use run::{Config, run};

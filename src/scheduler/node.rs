@@ -77,10 +77,10 @@ impl Node {
         self.ports.extend(pod.host_ports.iter().cloned());
     }
 
-    pub(crate) fn remove(&mut self, uid: &str) {
-        if let Some(old) = self.pods.remove(uid) {
-            self.take_back(&old);
-        }
+    pub(crate) fn remove(&mut self, uid: &str) -> Option<Arc<Pod>> {
+        let old = self.pods.remove(uid)?;
+        self.take_back(&old);
+        Some(old)
     }
 
     fn take_back(&mut self, pod: &Pod) {

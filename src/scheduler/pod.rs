@@ -11,6 +11,7 @@ use minik_client::Object;
 use serde_json::Value;
 
 use minik_api::node_affinity::NodeWants;
+use minik_api::volume_binding::{Use, claims_of};
 
 use crate::affinity::PodWants;
 use crate::resources::{PodResources, of_pod};
@@ -35,6 +36,8 @@ pub(crate) struct Pod {
     pub node_wants: NodeWants,
     pub pod_wants: PodWants,
     pub spread: Vec<Constraint>,
+    /// The claims it uses, by name.
+    pub claims: Vec<(String, Use)>,
 }
 
 impl Pod {
@@ -52,6 +55,7 @@ impl Pod {
             node_wants: NodeWants::parse(spec),
             pod_wants: PodWants::parse(spec, namespace, labels),
             spread: Constraint::parse_all(&spec["topologySpreadConstraints"], labels),
+            claims: claims_of(&object).collect(),
             object,
         }
     }
@@ -64,6 +68,9 @@ impl Pod {
     }
     pub(crate) fn namespace(&self) -> &str {
         &self.key.namespace
+    }
+    pub(crate) fn claim_keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.claims.iter().map(|(name, _)| ObjectKey::new(self.namespace(), name.as_str()))
     }
     /// Where it would go by its own request, by `spec.nodeName` of a DaemonSet's older kind or a test.
     pub(crate) fn node_name(&self) -> &str {

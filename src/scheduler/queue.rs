@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use minik_api::volume_binding::claims_of;
+use minik_api::{ObjectKey, object};
 use minik_client::Object;
 
 use crate::verdict::Filter;
@@ -26,6 +28,8 @@ pub(crate) enum Happened {
     RoomFreed,
     /// A Pod was placed, or its labels changed.
     PodPlaced,
+    /// A volume, class or driver came or changed.
+    StorageChanged,
 }
 
 impl Happened {
@@ -34,11 +38,21 @@ impl Happened {
             Happened::NodeChanged => true,
             Happened::RoomFreed => matches!(
                 filter,
-                Filter::NodeResourcesFit | Filter::NodePorts | Filter::InterPodAffinity | Filter::PodTopologySpread
+                Filter::NodeResourcesFit
+                    | Filter::NodePorts
+                    | Filter::InterPodAffinity
+                    | Filter::PodTopologySpread
+                    | Filter::VolumeRestrictions
+                    | Filter::NodeVolumeLimits
             ),
             Happened::PodPlaced => matches!(filter, Filter::InterPodAffinity | Filter::PodTopologySpread),
+            Happened::StorageChanged => is_of_volumes(filter),
         }
     }
+}
+
+fn is_of_volumes(filter: Filter) -> bool {
+    matches!(filter, Filter::VolumeRestrictions | Filter::NodeVolumeLimits | Filter::VolumeBinding | Filter::VolumeZone)
 }
 
 /// Higher priority first, then who came first.
@@ -152,6 +166,17 @@ impl Queue {
         }
     }
 
+    /// A claim came or changed: the Pods that use it and were turned away for their volumes are tried at once. It is what
+    /// they wait for, not one chance among many, so it does not count against them.
+    pub(crate) fn claim_changed(&mut self, key: &ObjectKey) {
+        let uses =
+            |pod: &Object| object::namespace(pod) == key.namespace && claims_of(pod).any(|(name, _)| name == key.name);
+        let waiting = self.rejected.iter().filter(|(filter, _)| is_of_volumes(**filter)).flat_map(|(_, uids)| uids);
+        let waiting: Vec<String> =
+            waiting.filter(|uid| self.pods.get(*uid).is_some_and(|w| uses(&w.pod))).cloned().collect();
+        waiting.iter().for_each(|uid| self.activate(uid));
+    }
+
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
@@ -235,6 +260,23 @@ mod tests {
         assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(1)));
         queue.wake(now + Duration::from_secs(1));
         assert_eq!(popped(&mut queue), ["a"]);
+    }
+
+    #[test]
+    fn a_claim_wakes_the_pods_that_wait_for_it_without_backoff() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        let uses = |claim: &str| {
+            Arc::new(Object::new(json!({"metadata": {"namespace": "d"}, "spec": {"volumes": [
+                {"persistentVolumeClaim": {"claimName": claim}}]}})))
+        };
+        for uid in ["a", "b"] {
+            queue.set(uid, uses(uid));
+            queue.pop();
+            queue.unschedulable(uid, vec![Filter::VolumeBinding], now);
+        }
+        queue.claim_changed(&ObjectKey::new("d", "b"));
+        assert_eq!(popped(&mut queue), ["b"]);
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! The scheduler's loop: changes in, bindings out.
 //!
-//! Owns: what a change means for the picture and the queue; binding; the PodScheduled condition and its Events.
+//! Owns: what a change means for the picture and the queue; binding, of volumes too; the PodScheduled condition and its
+//! Events.
 //! Called by: whoever wires a control plane.
 //! Never: waits for one binding before choosing for the next Pod.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use minik_api::resources::{
-    NAMESPACES, NODES, PODDISRUPTIONBUDGETS, PODS, REPLICASETS, REPLICATIONCONTROLLERS, SERVICES, STATEFULSETS,
+    CSIDRIVERS, CSINODES, CSISTORAGECAPACITIES, NAMESPACES, NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES,
+    PODDISRUPTIONBUDGETS, PODS, REPLICASETS, REPLICATIONCONTROLLERS, SERVICES, STATEFULSETS, STORAGECLASSES,
+    VOLUMEATTACHMENTS,
 };
+use minik_api::volume_binding::SELECTED_NODE;
 use minik_api::{ObjectKey, ResourceId, object};
 use minik_client::{Cache, Change, Client, DeleteParams, EventRecorder, EventType, Object, Patch, Tasks};
 use rand::SeedableRng;
@@ -26,11 +30,29 @@ use crate::cluster::{Cluster, NodeChange};
 use crate::pod::{Pod, is_pending};
 use crate::preempt::{Budget, Preemption, ineligible, preempt};
 use crate::queue::{Happened, Queue};
+use crate::volumes::{Bindings, PodVolumes, Progress, progress};
 
 /// Bindings in flight; each waits for one durable write, which the API server groups.
 const BINDINGS_MAX: usize = 64;
-const WATCHED: [ResourceId; 8] =
-    [PODDISRUPTIONBUDGETS, PODS, NODES, NAMESPACES, SERVICES, REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS];
+/// How long a Pod's volumes may take to be bound or provisioned; upstream's number.
+const VOLUMES_WAIT_MAX: Duration = Duration::from_secs(600);
+const WATCHED: [ResourceId; 15] = [
+    PODDISRUPTIONBUDGETS,
+    PODS,
+    NODES,
+    NAMESPACES,
+    SERVICES,
+    REPLICASETS,
+    REPLICATIONCONTROLLERS,
+    STATEFULSETS,
+    PERSISTENTVOLUMECLAIMS,
+    PERSISTENTVOLUMES,
+    STORAGECLASSES,
+    CSINODES,
+    CSIDRIVERS,
+    CSISTORAGECAPACITIES,
+    VOLUMEATTACHMENTS,
+];
 
 pub struct Config {
     pub client: Client,
@@ -52,7 +74,7 @@ pub async fn run(config: Config, cancel: CancellationToken) {
     let builder = WATCHED.into_iter().fold(Cache::builder(config.client.clone()), |b, r| b.watch(r));
     let cache = builder.start(&tasks);
     let recorder = EventRecorder::new(config.client.clone(), &config.scheduler_name, "", &tasks);
-    let (bound, results) = mpsc::channel(BINDINGS_MAX);
+    let (done, results) = mpsc::channel(BINDINGS_MAX);
     let scheduler = Scheduler {
         random: SmallRng::seed_from_u64(config.seed),
         config,
@@ -60,19 +82,33 @@ pub async fn run(config: Config, cancel: CancellationToken) {
         queue: Queue::default(),
         recorder,
         start: 0,
-        bound,
+        done,
         binding: 0,
         budgets: HashMap::new(),
+        volumes: HashMap::new(),
+        cache: cache.clone(),
     };
-    cancel.run_until_cancelled(scheduler.run(cache, results)).await;
+    cancel.run_until_cancelled(scheduler.run(results)).await;
     tasks.drained(std::time::Duration::from_secs(5)).await;
 }
 
-/// How a binding ended.
-struct Bound {
-    uid: String,
-    /// Why not, if it failed.
-    error: Option<String>,
+/// How something that was written for a Pod ended.
+enum Done {
+    /// Its binding; the error says why not.
+    Bound { uid: String, error: Option<String> },
+    /// What its volumes need, as it was written.
+    VolumesAsked { uid: String, result: Result<Bindings, String> },
+}
+
+/// A Pod whose Node is chosen and whose volumes are being bound or provisioned.
+struct AwaitsVolumes {
+    pod: Arc<Pod>,
+    node: String,
+    /// What is promised to it while it waits.
+    promised: Bindings,
+    /// As the API server answered; None until then.
+    written: Option<Bindings>,
+    until: Instant,
 }
 
 struct Scheduler {
@@ -82,15 +118,18 @@ struct Scheduler {
     recorder: EventRecorder,
     random: SmallRng,
     start: usize,
-    bound: mpsc::Sender<Bound>,
+    done: mpsc::Sender<Done>,
     binding: usize,
     budgets: HashMap<ObjectKey, Budget>,
+    /// By uid of the Pod.
+    volumes: HashMap<String, AwaitsVolumes>,
+    cache: Cache,
 }
 
 impl Scheduler {
-    async fn run(mut self, cache: Cache, mut results: mpsc::Receiver<Bound>) {
-        let mut changes = cache.changes();
-        cache.synced().await;
+    async fn run(mut self, mut results: mpsc::Receiver<Done>) {
+        let mut changes = self.cache.changes();
+        self.cache.synced().await;
         info!("scheduling");
         loop {
             while let Some(change) = changes.try_recv() {
@@ -107,11 +146,14 @@ impl Scheduler {
                 }
                 continue;
             }
-            let wake = self.queue.next_wake();
+            let wake = self.queue.next_wake().into_iter().chain(self.volumes.values().map(|w| w.until)).min();
             tokio::select! {
                 change = changes.recv() => self.observe(&change),
                 Some(result) = results.recv() => self.finished(result),
-                () = sleep_until(wake) => self.queue.wake(Instant::now()),
+                () = sleep_until(wake) => {
+                    self.queue.wake(Instant::now());
+                    self.look_at_volumes(|_| true);
+                }
             }
         }
     }
@@ -135,6 +177,18 @@ impl Scheduler {
                 Some(budget) => drop(self.budgets.insert(change.key.clone(), Budget::new(budget))),
                 None => drop(self.budgets.remove(&change.key)),
             },
+            PERSISTENTVOLUMECLAIMS => {
+                self.queue.claim_changed(&change.key);
+                let key = &change.key;
+                self.look_at_volumes(|pod| pod.claim_keys().any(|k| k == *key));
+            }
+            PERSISTENTVOLUMES => {
+                self.queue.happened(Happened::StorageChanged, Instant::now());
+                self.look_at_volumes(|_| true);
+            }
+            STORAGECLASSES | CSINODES | CSIDRIVERS | CSISTORAGECAPACITIES | VOLUMEATTACHMENTS => {
+                self.queue.happened(Happened::StorageChanged, Instant::now());
+            }
             SERVICES => match (&change.old, &change.new) {
                 (_, Some(service)) => self.cluster.selectors.observe_service(service),
                 (Some(service), None) => self.cluster.selectors.forget_service(service),
@@ -156,6 +210,7 @@ impl Scheduler {
         {
             self.queue.remove(object::uid(old));
             self.cluster.denominate(object::uid(old));
+            self.forget_volumes(object::uid(old));
             if self.cluster.forget_pod(object::uid(old)) {
                 self.queue.happened(Happened::RoomFreed, now);
             }
@@ -180,14 +235,14 @@ impl Scheduler {
 
     fn schedule(&mut self, uid: &str, object: Arc<Object>) {
         let pod = Arc::new(Pod::new(object));
+        self.cluster.storage.view = self.cache.view();
         match choose(&pod, &self.cluster, &mut self.start, &mut self.random) {
             Choice::Node(node) => {
                 debug!(pod = %pod.key, node, "chosen");
                 self.cluster.denominate(uid);
                 self.cluster.assume(pod.clone(), &node);
                 self.queue.happened(Happened::PodPlaced, Instant::now());
-                self.binding += 1;
-                tokio::spawn(bind(self.config.client.clone(), pod, node, self.recorder.clone(), self.bound.clone()));
+                self.bind_with_volumes(pod, node);
             }
             Choice::Nowhere(misfit) => self.nowhere(uid, &pod, &misfit),
         }
@@ -216,22 +271,133 @@ impl Scheduler {
         tokio::spawn(report(self.config.client.clone(), pod.object.clone(), message, nominated));
     }
 
-    fn finished(&mut self, result: Bound) {
-        self.binding -= 1;
-        let Some(error) = result.error else {
-            self.queue.remove(&result.uid);
+    /// Binds the Pod, after its volumes if there is anything to do about them.
+    fn bind_with_volumes(&mut self, pod: Arc<Pod>, node: String) {
+        let bindings = self.bindings(&pod, &node);
+        if bindings.is_empty() {
+            self.bind(pod, node);
             return;
-        };
-        if self.queue.contains(&result.uid) {
-            warn!(uid = result.uid, error, "a Pod could not be bound; it will be tried again");
-            self.cluster.unassume(&result.uid);
-            self.queue.retry(&result.uid, Instant::now());
+        }
+        self.cluster.storage.promise(&bindings, &node);
+        self.binding += 1;
+        tokio::spawn(ask(
+            self.config.client.clone(),
+            pod.uid.clone(),
+            node.clone(),
+            bindings.clone(),
+            self.done.clone(),
+        ));
+        let until = Instant::now() + VOLUMES_WAIT_MAX;
+        let waits = AwaitsVolumes { pod: pod.clone(), node, promised: bindings, written: None, until };
+        self.volumes.insert(pod.uid.clone(), waits);
+    }
+
+    fn bindings(&self, pod: &Pod, node: &str) -> Bindings {
+        let storage = &self.cluster.storage;
+        let volumes = PodVolumes::build(pod, storage).ok();
+        let found =
+            volumes.zip(self.cluster.node(node)).and_then(|(volumes, node)| volumes.bindings(node, storage).ok());
+        found.unwrap_or_default()
+    }
+
+    fn bind(&mut self, pod: Arc<Pod>, node: String) {
+        self.binding += 1;
+        tokio::spawn(bind(self.config.client.clone(), pod, node, self.recorder.clone(), self.done.clone()));
+    }
+
+    fn finished(&mut self, result: Done) {
+        self.binding -= 1;
+        match result {
+            Done::Bound { uid, error: None } => self.queue.remove(&uid),
+            Done::Bound { uid, error: Some(error) } => self.try_again(&uid, &error),
+            Done::VolumesAsked { uid, result: Ok(written) } => {
+                if let Some(waits) = self.volumes.get_mut(&uid) {
+                    waits.written = Some(written);
+                }
+                self.look_at_volumes(|pod| pod.uid == uid);
+            }
+            Done::VolumesAsked { uid, result: Err(error) } => self.volumes_failed(&uid, &error),
+        }
+    }
+
+    fn try_again(&mut self, uid: &str, error: &str) {
+        if self.queue.contains(uid) {
+            warn!(uid, error, "a Pod could not be bound; it will be tried again");
+            self.cluster.unassume(uid);
+            self.queue.retry(uid, Instant::now());
             self.queue.happened(Happened::RoomFreed, Instant::now());
         }
     }
+
+    /// Binds those Pods whose volumes are ready, and gives up on those whose volumes will not be.
+    fn look_at_volumes(&mut self, concerned: impl Fn(&Pod) -> bool) {
+        if self.volumes.is_empty() {
+            return;
+        }
+        let (view, now) = (self.cache.view(), Instant::now());
+        let mut ended = Vec::new();
+        for (uid, waits) in self.volumes.iter().filter(|(_, waits)| concerned(&waits.pod)) {
+            let Some(written) = &waits.written else { continue };
+            let progress = match self.cluster.node(&waits.node) {
+                Some(node) => progress(written, node, &view),
+                None => Progress::Failed(format!("failed to get node {:?}", waits.node)),
+            };
+            match progress {
+                Progress::Waiting if waits.until > now => {}
+                Progress::Waiting => ended.push((uid.clone(), Some("context deadline exceeded".to_string()))),
+                Progress::Bound => ended.push((uid.clone(), None)),
+                Progress::Failed(error) => ended.push((uid.clone(), Some(error))),
+            }
+        }
+        for (uid, error) in ended {
+            match error {
+                Some(error) => self.volumes_failed(&uid, &format!("binding volumes: {error}")),
+                None => {
+                    let Some(waits) = self.forget_volumes(&uid) else { continue };
+                    self.bind(waits.pod, waits.node);
+                }
+            }
+        }
+    }
+
+    fn volumes_failed(&mut self, uid: &str, error: &str) {
+        let Some(waits) = self.forget_volumes(uid) else { return };
+        let message = format!("running PreBind plugin \"VolumeBinding\": {error}");
+        self.recorder.event(&waits.pod.object, EventType::Warning, "FailedScheduling", &message);
+        self.try_again(uid, &message);
+    }
+
+    fn forget_volumes(&mut self, uid: &str) -> Option<AwaitsVolumes> {
+        let waits = self.volumes.remove(uid)?;
+        self.cluster.storage.settle(&waits.promised);
+        Some(waits)
+    }
 }
 
-async fn bind(client: Client, pod: Arc<Pod>, node: String, recorder: EventRecorder, done: mpsc::Sender<Bound>) {
+/// Reserves the volumes, and asks for those to be provisioned by naming the Node on their claims.
+async fn ask(client: Client, uid: String, node: String, bindings: Bindings, done: mpsc::Sender<Done>) {
+    let result = write(&client, &node, bindings).await.map_err(|e| e.chain());
+    // Closed only when the scheduler has ended.
+    let _ = done.send(Done::VolumesAsked { uid, result }).await;
+}
+
+async fn write(client: &Client, node: &str, bindings: Bindings) -> Result<Bindings, minik_client::Error> {
+    let mut written = Bindings::default();
+    for (volume, claim) in &bindings.volumes {
+        let answer = client.update(PERSISTENTVOLUMES, "", object::name(volume), volume).await?;
+        written.volumes.push((Arc::new(answer.into()), claim.clone()));
+    }
+    for claim in &bindings.claims {
+        let mut body = claim.value().clone();
+        body["metadata"]["annotations"][SELECTED_NODE] = node.into();
+        let (namespace, name) = (object::namespace(claim), object::name(claim));
+        let answer = client.update(PERSISTENTVOLUMECLAIMS, namespace, name, &body).await?;
+        written.claims.push(Arc::new(answer.into()));
+    }
+    Ok(written)
+}
+
+async fn bind(client: Client, pod: Arc<Pod>, node: String, recorder: EventRecorder, done: mpsc::Sender<Done>) {
     let (namespace, name) = (pod.key.namespace.as_str(), pod.key.name.as_str());
     let body = json!({
         "apiVersion": "v1", "kind": "Binding",
@@ -245,7 +411,7 @@ async fn bind(client: Client, pod: Arc<Pod>, node: String, recorder: EventRecord
         recorder.event(&pod.object, EventType::Normal, "Scheduled", &message);
     }
     // Closed only when the scheduler has ended.
-    let _ = done.send(Bound { uid: pod.uid.clone(), error }).await;
+    let _ = done.send(Done::Bound { uid: pod.uid.clone(), error }).await;
 }
 
 /// Removes the victims; the Pod they make room for is tried again when they are gone.
