@@ -8,7 +8,7 @@ use minik_api::Status;
 
 use crate::transport::BoxError;
 
-/// A request failed.
+/// A request failed, or something else a plan asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server answered, and its answer is no.
@@ -18,13 +18,16 @@ pub enum Error {
     Transport(#[from] TransportError),
     #[error("the answer of the API server could not be read")]
     Decode(#[from] DecodeError),
+    /// Not a request: something a plan asked for on this machine.
+    #[error("{path} could not be {what}")]
+    Directory { path: String, what: &'static str, source: std::io::Error },
 }
 
 impl Error {
     pub fn status(&self) -> Option<&Status> {
         match self {
             Error::Status(status) => Some(status),
-            Error::Transport(_) | Error::Decode(_) => None,
+            Error::Transport(_) | Error::Decode(_) | Error::Directory { .. } => None,
         }
     }
     pub fn is_not_found(&self) -> bool {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tracing::debug;
 
 use crate::cache::{Cache, Wait};
+use crate::directory;
 use crate::error::Error;
 use crate::events::{EventRecorder, EventType};
 use crate::params::{DeleteParams, ListParams};
@@ -149,6 +150,8 @@ impl Executor {
                     Err(error) => refused(named, error),
                 }
             }
+            Action::MakeDirectory { path, mode } => done(named, directory::make(path, mode).await),
+            Action::RemoveDirectory { path } => done(named, directory::remove(path).await),
             Action::Event { regarding, kind, reason, message } => {
                 self.recorder.record(&regarding, kind, reason, &message);
                 Fate::Done
@@ -232,6 +235,13 @@ fn namespace_is_terminating(error: &Error) -> bool {
     let cause =
         |s: &Status| s.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating"));
     error.status().is_some_and(cause)
+}
+
+fn done(action: String, result: Result<(), Error>) -> Fate {
+    match result {
+        Ok(()) => Fate::Done,
+        Err(error) => Fate::Failed(Failure { action, error }),
+    }
 }
 
 fn refused(action: String, error: Error) -> Fate {

@@ -7,6 +7,7 @@
 mod backoff;
 mod cache;
 mod changes;
+mod directory;
 mod driver;
 mod error;
 mod events;

@@ -5,6 +5,7 @@
 //! Never: does anything.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use minik_api::{ObjectKey, ResourceId, object};
@@ -85,6 +86,16 @@ pub enum Action {
         kind: EventType,
         reason: &'static str,
         message: String,
+    },
+    /// On the machine of the executor, with exactly these permissions; nothing if it is there. For components that run
+    /// on a node and look after something there.
+    MakeDirectory {
+        path: PathBuf,
+        mode: u32,
+    },
+    /// With everything in it; nothing if it is gone.
+    RemoveDirectory {
+        path: PathBuf,
     },
     /// DELETE of everything of a resource in a namespace.
     DeleteCollection {
@@ -253,6 +264,8 @@ impl fmt::Display for Action {
             }
             Action::ConfirmGone { resource, key, .. } => write!(f, "confirm {} {key} is gone", resource.plural),
             Action::ConfirmEmpty { resource, namespace } => write!(f, "confirm no {} in {namespace}", resource.plural),
+            Action::MakeDirectory { path, .. } => write!(f, "make directory {}", path.display()),
+            Action::RemoveDirectory { path } => write!(f, "remove directory {}", path.display()),
             Action::Event { kind, reason, message, .. } => write!(f, "event {kind:?} {reason}: {message}"),
         }
     }

@@ -177,6 +177,7 @@ pub fn node_files(ca: &Authority, node: &NodeConfig) -> Result<Vec<NodeFile>, Pk
     let client = ca.issue(&user, &["system:nodes"], Usage::Client)?;
     let proxy = ca.issue("system:kube-proxy", &["system:node-proxier"], Usage::Client)?;
     let dns = ca.issue("system:kube-dns", &[], Usage::Client)?;
+    let provisioner = ca.issue("system:volume-provisioner", &[], Usage::Client)?;
     let config = serde_json::to_vec_pretty(node).expect("a node's configuration is plain data");
     Ok(vec![
         NodeFile::public("node.json", config),
@@ -186,6 +187,7 @@ pub fn node_files(ca: &Authority, node: &NodeConfig) -> Result<Vec<NodeFile>, Pk
         kubeconfig_file("kubelet", &user, &api, &ca.certificate, &client),
         kubeconfig_file("proxy", "system:kube-proxy", &api, &ca.certificate, &proxy),
         kubeconfig_file("dns", "system:kube-dns", &api, &ca.certificate, &dns),
+        kubeconfig_file("provisioner", "system:volume-provisioner", &api, &ca.certificate, &provisioner),
     ])
 }
 

@@ -1,4 +1,4 @@
-//! What a cluster is born with beyond what the API server itself makes: the DNS Service.
+//! What a cluster is born with beyond what the API server itself makes: the DNS Service and the default storage class.
 //!
 //! Owns: creating the objects of `manifests/addons/` that are missing.
 //! Called by: the wiring of the control plane, once per start.
@@ -8,20 +8,25 @@ use std::time::Duration;
 
 use minik_api::ResourceId;
 use minik_api::object;
-use minik_api::resources::SERVICES;
+use minik_api::resources::{SERVICES, STORAGECLASSES};
 use minik_client::Client;
 use serde::Deserialize;
 use serde_json::Value;
 
-const DNS: &str = include_str!("../../manifests/addons/dns.yaml");
+const ADDONS: [(ResourceId, &str); 2] = [
+    (SERVICES, include_str!("../../manifests/addons/dns.yaml")),
+    (STORAGECLASSES, include_str!("../../manifests/addons/storage-class.yaml")),
+];
 /// The API server answers in process from the start, so a failure is one of the store.
 const TRIES_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 
 fn objects() -> Vec<(ResourceId, Value)> {
-    let documents = serde_yaml::Deserializer::from_str(DNS);
-    let parsed = documents.map(|d| Value::deserialize(d).expect("the manifest is part of the binary and tested"));
-    parsed.map(|v| (SERVICES, v)).collect()
+    let documents = |text: &'static str| {
+        let parsed = serde_yaml::Deserializer::from_str(text).map(Value::deserialize);
+        parsed.map(|v| v.expect("the manifest is part of the binary and tested"))
+    };
+    ADDONS.into_iter().flat_map(|(resource, text)| documents(text).map(move |v| (resource, v))).collect()
 }
 
 pub async fn ensure(client: Client) {

@@ -1,4 +1,4 @@
-//! The process `minik kubelet`: kubelet, container runtime, kube-proxy and cluster DNS of one node.
+//! The process `minik kubelet`: kubelet, container runtime, kube-proxy, cluster DNS and volume provisioner of one node.
 //!
 //! Owns: which files they read, the identity of each, and the order of start and end.
 //! Called by: init on every node.
@@ -20,6 +20,8 @@ use crate::{logging, process, role};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
+/// Below the node's state, so that volumes outlive the node's container.
+const VOLUMES: &str = "volumes";
 /// As kube-proxy's.
 const PROXY_HEALTH_PORT: u16 = 10256;
 
@@ -49,6 +51,7 @@ async fn serve(node: NodeConfig) -> Result<()> {
     }));
     tasks.spawn_to_end(logged("kube-proxy", minik_proxy::run(proxy(&node)?, cancel.clone())));
     tasks.spawn_to_end(logged("dns", minik_dns::run(dns()?, cancel.clone())));
+    tasks.spawn_to_end(minik_provisioner::run(provisioner(&node)?, cancel.clone()));
     let kubelet = kubelet(&node, cri)?;
     let mut running = tokio::spawn(minik_kubelet::run(kubelet, cancel.clone()));
     tokio::select! {
@@ -130,6 +133,14 @@ fn proxy(node: &NodeConfig) -> Result<minik_proxy::Config> {
         cluster_cidr: POD_CIDR.parse().context("the pod CIDR is a constant")?,
         answered_here: vec![CLUSTER_DNS],
         healthz: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PROXY_HEALTH_PORT))),
+    })
+}
+
+fn provisioner(node: &NodeConfig) -> Result<minik_provisioner::Config> {
+    Ok(minik_provisioner::Config {
+        client: client("provisioner")?,
+        node_name: node.name.clone(),
+        root: Path::new(STATE).join(VOLUMES),
     })
 }
 

@@ -65,6 +65,7 @@ fn crates_depend_only_where_the_architecture_allows() {
         ("minik-controllers", &["minik-api", "minik-client"]),
         ("minik-proxy", &["minik-api", "minik-client", "minik-network"]),
         ("minik-dns", &["minik-api", "minik-client", "minik-network"]),
+        ("minik-provisioner", &["minik-api", "minik-client"]),
         ("minik-kubelet", &["minik-api", "minik-client"]),
         ("minik-cri", &["minik-shim", "minik-network", "minik-streaming"]),
         ("minik", &["minik-api", "minik-client", "minik-node"]),

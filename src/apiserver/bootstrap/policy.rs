@@ -96,8 +96,8 @@ mod tests {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), count);
-        // What kube-apiserver v1.37.2 makes, and minik's own six.
-        assert_eq!(count, 73 + 54 + 7 + 7 + 6);
+        // What kube-apiserver v1.37.2 makes, and minik's own eight.
+        assert_eq!(count, 73 + 54 + 7 + 7 + 8);
         assert_eq!(priority_classes().len(), 2);
         assert_eq!(node_rules().len(), 27);
     }
@@ -113,6 +113,8 @@ mod tests {
         assert!(!may(&scheduler, "create", "", "pods", "a"));
         let dns = UserInfo::new("system:kube-dns", &[]);
         assert!(may(&dns, "watch", "discovery.k8s.io", "endpointslices", ""));
+        let provisioner = UserInfo::new("system:volume-provisioner", &[]);
+        assert!(may(&provisioner, "create", "", "persistentvolumes", ""));
         let proxy = UserInfo::new("system:kube-proxy", &["system:node-proxier"]);
         assert!(may(&proxy, "watch", "", "services", ""));
         let kubelet_client = UserInfo::new("kube-apiserver-kubelet-client", &[]);
