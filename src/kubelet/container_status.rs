@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::lifecycle;
 use crate::memory::{FailureKind, Memory, Verdict};
+use crate::mounts::is_recursively_read_only;
 use crate::observed::{Container, Observed, State};
 use crate::pod::{ContainerKind, Pod};
 use crate::resize::{self, Resize};
@@ -202,7 +203,10 @@ fn mounts(spec: &core::Container) -> Option<Vec<core::VolumeMountStatus>> {
         name: m.name.clone(),
         mount_path: m.mount_path.clone(),
         read_only: m.read_only.filter(|r| *r),
-        recursive_read_only: m.read_only.filter(|r| *r).map(|_| "Disabled".to_string()),
+        recursive_read_only: m
+            .read_only
+            .filter(|r| *r)
+            .map(|_| if is_recursively_read_only(m) { "Enabled" } else { "Disabled" }.to_string()),
         ..Default::default()
     });
     let list: Vec<_> = list.collect();

@@ -136,9 +136,16 @@ fn volume_mount(
         container_path,
         host_path: host_path.display().to_string(),
         readonly: volume.read_only || mount.read_only.unwrap_or(false),
+        recursive_read_only: is_recursively_read_only(mount),
         propagation: propagation as i32,
         ..Default::default()
     })
+}
+
+/// minik's runtime can do it, so what is asked for if possible is done (KEP-3857).
+pub fn is_recursively_read_only(mount: &core::VolumeMount) -> bool {
+    let asked = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+    asked && mount.read_only.unwrap_or(false)
 }
 
 fn sub_path(place: &Place, mount: &core::VolumeMount) -> Result<Option<String>, String> {

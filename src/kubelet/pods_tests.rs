@@ -223,6 +223,27 @@ async fn a_config_map_that_comes_late_is_used_at_once_and_followed() {
     panic!("the file still says {:?}", std::fs::read_to_string(&file));
 }
 
+/// It took the next probe or restart to write them: the change was noticed after the worker had decided what is due.
+#[tokio::test]
+async fn labels_that_change_reach_the_files_that_show_them_at_once() {
+    let kubelet = start();
+    kubelet.pod(
+        "{restartPolicy: Always, volumes: [{name: v, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}], containers: [{name: a, image: 'box:1', volumeMounts: [{name: v, mountPath: /v}]}]}",
+    );
+    kubelet.wait_ready().await;
+    let config = kubelet.runtime.config("a");
+    let mount = config.mounts.iter().find(|m| m.container_path == "/v").expect("mounted");
+    let file = std::path::Path::new(&mount.host_path).join("labels");
+    kubelet.edit(|pod| pod["metadata"]["labels"] = json!({"app": "web"}));
+    for _ in 0..500 {
+        if std::fs::read_to_string(&file).is_ok_and(|t| t == "app=\"web\"") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the file still says {:?}", std::fs::read_to_string(&file));
+}
+
 #[tokio::test]
 async fn an_image_that_does_not_exist_is_told_and_backed_off() {
     let kubelet = start();

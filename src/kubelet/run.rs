@@ -68,6 +68,7 @@ async fn start(config: Config, listener: server::Listener, tasks: &Tasks) -> Res
     tasks.spawn(dispatcher::run(context.clone(), mine, pods, tasks.clone()));
 
     let node = Registration::of(&config).register(&config.client).await;
+    Registration::announce_drivers(&config.client, &node).await;
     let uid = minik_api::object::uid(&node).to_string();
     tasks.spawn(machine::run_reports(Reporter {
         client: config.client.clone(),

@@ -257,6 +257,10 @@ impl Worker {
     }
 
     async fn wait(&mut self, wake_at: Option<Timestamp>) {
+        // Before waiting, not after: what made it due may be all that happens for a long time.
+        if self.refresh_due && self.volumes_ready() && !self.refreshing {
+            self.refresh_volumes();
+        }
         let refresh_at = self.keeper.try_lock().ok().and_then(|k| k.refresh_at());
         let wake_at = wake_at.into_iter().chain(refresh_at.filter(|_| self.volumes_ready())).min();
         let sleep: Duration = match wake_at {
@@ -279,9 +283,6 @@ impl Worker {
             Some(report) = self.reports.1.recv() => self.report(report),
             () = async { keeper_changed.expect("guarded").await }, if keeper_changed.is_some() && sources_matter => self.sources_changed(),
             () = sleep_for(sleep) => self.refresh_due |= refresh_at.is_some_and(|at| at <= Timestamp::now()),
-        }
-        if self.refresh_due && self.volumes_ready() && !self.refreshing {
-            self.refresh_volumes();
         }
     }
 

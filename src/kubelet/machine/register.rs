@@ -7,12 +7,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use minik_api::resources::NODES;
+use minik_api::resources::{CSINODES, NODES};
 use minik_client::{Client, Error, Patch};
 use serde_json::{Value, json};
 
 use crate::config::{Config, RegisterTaint};
 
+/// In-tree volume plugins that Kubernetes has handed over to CSI drivers.
+const MIGRATED_PLUGINS: &str = "kubernetes.io/aws-ebs,kubernetes.io/azure-disk,kubernetes.io/azure-file,\
+    kubernetes.io/cinder,kubernetes.io/gce-pd,kubernetes.io/portworx-volume,kubernetes.io/vsphere-volume";
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -39,6 +42,28 @@ impl Registration {
         ]);
         labels.extend(config.labels.clone());
         Registration { name: config.node_name.clone(), labels, taints: config.register_with_taints.clone() }
+    }
+
+    /// What CSI drivers this node has: none. Its existence says so, where its absence would say "not known yet".
+    pub async fn announce_drivers(client: &Client, node: &Value) {
+        let name = minik_api::object::name(node);
+        let body = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "CSINode",
+            "metadata": {
+                "name": name,
+                "annotations": {"storage.alpha.kubernetes.io/migrated-plugins": MIGRATED_PLUGINS},
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Node", "name": name, "uid": minik_api::object::uid(node)},
+                ],
+            },
+            "spec": {"drivers": []},
+        });
+        match client.create(CSINODES, "", &body).await {
+            Err(error) if !error.is_already_exists() => {
+                tracing::warn!(node = name, error = %error.chain(), "no CSINode could be made");
+            }
+            Ok(_) | Err(_) => {}
+        }
     }
 
     /// Tries until the API server has the Node; answers it.

@@ -7,7 +7,9 @@
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1 as core;
+use minik_api::object;
 use minik_api::resources::{PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES};
+use minik_api::volume_binding as binding;
 use serde_json::Value;
 
 use super::{Context, Volume, VolumeError, host_path, ownership};
@@ -16,22 +18,53 @@ use crate::pod::Pod;
 /// Set by provisioners: processes need this group to use the volume.
 const GID_ANNOTATION: &str = "pv.beta.kubernetes.io/gid";
 
-pub async fn set_up(context: &Context, pod: &Pod, claim: &str, read_only: bool) -> Result<Volume, VolumeError> {
+/// How the pod names the claim.
+pub enum Named<'a> {
+    /// `persistentVolumeClaim`.
+    Claim { name: &'a str, read_only: bool },
+    /// `ephemeral`, by the volume's name.
+    Ephemeral { volume: &'a str },
+}
+
+pub async fn set_up(context: &Context, pod: &Pod, named: Named<'_>) -> Result<Volume, VolumeError> {
+    let (claim, read_only) = match named {
+        Named::Claim { name, read_only } => (name.to_string(), read_only),
+        Named::Ephemeral { volume } => (format!("{}-{volume}", pod.name()), false),
+    };
     let namespace = pod.namespace();
     let failed = |error: minik_client::Error| VolumeError::Claim(error.chain());
-    let object = context.client.get(PERSISTENTVOLUMECLAIMS, namespace, claim).await.map_err(failed)?;
-    let bound = object["status"]["phase"] == "Bound";
-    let Some(name) = object["spec"]["volumeName"].as_str().filter(|n| bound && !n.is_empty()) else {
-        return Err(VolumeError::Claim(format!("PVC {namespace}/{claim} is not bound")));
-    };
+    let object = context.client.get(PERSISTENTVOLUMECLAIMS, namespace, &claim).await.map_err(failed)?;
+    let unusable = |why: &str| VolumeError::Claim(format!("error processing PVC {namespace}/{claim}: {why}"));
+    if matches!(named, Named::Ephemeral { .. })
+        && object::controller_of(&object).is_none_or(|owner| owner["uid"] != pod.uid.as_str())
+    {
+        return Err(unusable(&format!("PVC was not created for pod {} (pod is not owner)", pod.key)));
+    }
+    // A pod that runs keeps its claim until it ends, also over a restart of this kubelet.
+    let begins = pod.api_status.phase.as_deref().is_none_or(|phase| phase == "Pending");
+    if object::is_deleting(&object) && begins {
+        return Err(unusable("PVC is being deleted"));
+    }
+    let name = binding::volume_name(&object);
+    if object["status"]["phase"] != "Bound" || name.is_empty() {
+        return Err(unusable("PVC is not bound"));
+    }
     let volume = context.client.get(PERSISTENTVOLUMES, "", name).await.map_err(failed)?;
     if volume["spec"]["claimRef"]["uid"] != object["metadata"]["uid"] {
-        return Err(VolumeError::Claim(format!("PV {name} is bound to another claim than {namespace}/{claim}")));
+        return Err(unusable(&format!("PV {name} is bound to another claim")));
+    }
+    if volume["spec"]["volumeMode"] == "Block" {
+        return Err(VolumeError::Unsupported("block device"));
     }
     let path = path_of(&volume)?;
-    // Local volumes belong to their pod; a hostPath keeps the owner it has.
-    if volume["spec"]["local"].is_object() && !read_only {
-        ownership::give(&path, ownership::fs_group(pod))?;
+    if volume["spec"]["local"].is_object() {
+        if !path.exists() {
+            return Err(VolumeError::Claim(format!("path {:?} does not exist", path.display().to_string())));
+        }
+        // Local volumes belong to their pod; a hostPath keeps the owner it has.
+        if !read_only {
+            ownership::give_unless_given(&path, pod)?;
+        }
     }
     let gid = minik_api::object::annotation(&volume, GID_ANNOTATION).and_then(|g| g.parse().ok());
     Ok(Volume { path, read_only, groups: gid.into_iter().collect(), image: None })
@@ -47,8 +80,10 @@ fn path_of(volume: &Value) -> Result<PathBuf, VolumeError> {
     if let Some(path) = spec["local"]["path"].as_str() {
         return Ok(path.into());
     }
+    if let Some(driver) = spec["csi"]["driver"].as_str() {
+        return Err(VolumeError::NoDriver(driver.into()));
+    }
     Err(VolumeError::Unsupported(match spec {
-        _ if spec["csi"].is_object() => "csi",
         _ if spec["nfs"].is_object() => "nfs",
         _ => "other than hostPath and local",
     }))

@@ -43,12 +43,17 @@ pub enum VolumeError {
     NoKey { kind: &'static str, key: String },
     #[error("invalid path {0:?}")]
     Path(String),
-    #[error("hostPath type check failed: {path} is not {what}")]
-    HostPathType { path: String, what: &'static str },
+    #[error("hostPath type check failed: {path} is not a {what}, it's a {is}")]
+    HostPathType { path: String, what: &'static str, is: &'static str },
+    #[error("hostPath type check failed, {path} is not a {what}, unable to determine its type: {source}")]
+    HostPathUnknown { path: String, what: &'static str, source: std::io::Error },
     #[error("{0}")]
     Claim(String),
     #[error("volumes of kind {0} are not supported by this node")]
     Unsupported(&'static str),
+    /// No CSI driver is ever registered with this node.
+    #[error("driver name {0} not found in the list of registered CSI drivers")]
+    NoDriver(String),
     #[error("failed to fetch token: {0}")]
     Token(String),
     #[error(transparent)]
@@ -111,10 +116,8 @@ impl Context {
 enum Source<'a> {
     EmptyDir(&'a core::EmptyDirVolumeSource),
     HostPath(&'a core::HostPathVolumeSource),
-    Claim {
-        name: String,
-        read_only: bool,
-    },
+    Claim(claim::Named<'a>),
+    Csi(&'a core::CSIVolumeSource),
     Image(&'a core::ImageVolumeSource),
     /// Files the kubelet writes: configMap, secret, downwardAPI, projected.
     Files {
@@ -123,7 +126,7 @@ enum Source<'a> {
     Unsupported(&'static str),
 }
 
-fn source<'a>(pod: &Pod, volume: &'a core::Volume) -> Source<'a> {
+fn source(volume: &core::Volume) -> Source<'_> {
     if let Some(s) = &volume.empty_dir {
         return Source::EmptyDir(s);
     }
@@ -134,10 +137,13 @@ fn source<'a>(pod: &Pod, volume: &'a core::Volume) -> Source<'a> {
         return Source::Image(s);
     }
     if let Some(s) = &volume.persistent_volume_claim {
-        return Source::Claim { name: s.claim_name.clone(), read_only: s.read_only.unwrap_or(false) };
+        return Source::Claim(claim::Named::Claim { name: &s.claim_name, read_only: s.read_only.unwrap_or(false) });
     }
     if volume.ephemeral.is_some() {
-        return Source::Claim { name: format!("{}-{}", pod.name(), volume.name), read_only: false };
+        return Source::Claim(claim::Named::Ephemeral { volume: &volume.name });
+    }
+    if let Some(s) = &volume.csi {
+        return Source::Csi(s);
     }
     let files = [
         (volume.config_map.is_some(), "configmap"),
@@ -149,7 +155,6 @@ fn source<'a>(pod: &Pod, volume: &'a core::Volume) -> Source<'a> {
         return Source::Files { plugin };
     }
     let unsupported = [
-        (volume.csi.is_some(), "csi"),
         (volume.nfs.is_some(), "nfs"),
         (volume.iscsi.is_some(), "iscsi"),
         (volume.fc.is_some(), "fc"),
@@ -177,7 +182,7 @@ async fn set_up_one(
     keeper: &mut Keeper,
 ) -> Result<Volume, VolumeError> {
     let groups = Vec::new();
-    match source(pod, volume) {
+    match source(volume) {
         Source::EmptyDir(source) => {
             let path = context.volume_dir(&pod.uid, "empty-dir", &volume.name);
             empty_dir::set_up(&path, source, pod)?;
@@ -190,7 +195,8 @@ async fn set_up_one(
         Source::Image(source) => {
             Ok(Volume { path: PathBuf::new(), read_only: true, groups, image: Some(source.clone()) })
         }
-        Source::Claim { name, read_only } => claim::set_up(context, pod, &name, read_only).await,
+        Source::Claim(named) => claim::set_up(context, pod, named).await,
+        Source::Csi(source) => Err(VolumeError::NoDriver(source.driver.clone())),
         Source::Files { plugin } => {
             let path = context.volume_dir(&pod.uid, plugin, &volume.name);
             prepare_files(&path, plugin)?;

@@ -12,6 +12,9 @@ use std::path::Path;
 use super::VolumeError;
 use crate::pod::Pod;
 
+/// What the root of a volume has once it belongs to a group: writable and searchable for it, and inherited.
+const GIVEN_MODE: u32 = 0o2770;
+
 pub fn fs_group(pod: &Pod) -> Option<u32> {
     pod.spec.security_context.as_ref()?.fs_group.map(|g| g as u32)
 }
@@ -30,6 +33,17 @@ pub fn only_user(pod: &Pod) -> Option<u32> {
 pub fn give(path: &Path, group: Option<u32>) -> Result<(), VolumeError> {
     let Some(group) = group else { return Ok(()) };
     walk(path, group).map_err(|source| VolumeError::io(path, source))
+}
+
+/// As `give`, but a volume whose root is right already may be left alone if the pod says so (KEP-695).
+pub fn give_unless_given(path: &Path, pod: &Pod) -> Result<(), VolumeError> {
+    let policy = pod.spec.security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
+    let group = fs_group(pod);
+    let given = |meta: fs::Metadata| Some(meta.gid()) == group && meta.permissions().mode() & GIVEN_MODE == GIVEN_MODE;
+    if policy == Some("OnRootMismatch") && fs::metadata(path).is_ok_and(given) {
+        return Ok(());
+    }
+    give(path, group)
 }
 
 fn walk(path: &Path, group: u32) -> io::Result<()> {
