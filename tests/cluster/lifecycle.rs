@@ -4,8 +4,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::OwnTest;
 use crate::harness::{Cluster, eventually, minik, text};
+use crate::{OwnTest, storage};
 
 pub const TESTS: &[(&str, OwnTest)] = &[
     ("lifecycle::stop_and_start_bring_everything_back", stop_and_start),
@@ -17,6 +17,8 @@ fn stop_and_start() -> Result<()> {
     let c = Cluster::start("stop", 2)?;
     c.kubectl(&["create", "deployment", "web", "--image=test/busybox:1", "--replicas=2", "--", "sleep", "3600"])?;
     c.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    c.apply(storage::STATEFUL)?;
+    c.kubectl(&["rollout", "status", "statefulset/db", "--timeout=60s"])?;
     let addresses =
         |c: &Cluster| c.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].status.addresses[0].address}"]);
     let before = addresses(&c)?;
@@ -31,6 +33,10 @@ fn stop_and_start() -> Result<()> {
     eventually("the pods are back", || {
         let ready = c.kubectl(&["get", "deploy", "web", "-o", "jsonpath={.status.readyReplicas}"])?;
         ensure!(ready == "2", "ready: {ready}");
+        Ok(())
+    })?;
+    eventually("the volume is back with its data", || {
+        ensure!(storage::starts(&c, "default")? == 2);
         Ok(())
     })?;
     ensure!(c.minik(&["status"])?.contains("Running"), "status after start");

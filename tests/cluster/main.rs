@@ -10,6 +10,7 @@ mod kill;
 mod kubectl;
 mod lifecycle;
 mod network;
+mod storage;
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ fn main() {
         std::process::exit(code);
     }
     let args = Arguments::from_args();
-    let shared: Vec<(&str, Test)> = [app::TESTS, kubectl::TESTS, network::TESTS].concat();
+    let shared: Vec<(&str, Test)> = [app::TESTS, kubectl::TESTS, network::TESTS, storage::TESTS].concat();
     let wanted = |name: &str| args.filter.as_deref().is_none_or(|f| name.contains(f));
     let runs = (args.ignored || args.include_ignored) && !args.list;
     let needs_shared = runs && shared.iter().any(|(name, _)| wanted(name));
