@@ -18,6 +18,9 @@ use crate::execute::{Executed, Executor};
 use crate::plan::{Plan, Reconciler};
 use crate::queue::{Outcome, WorkQueue};
 
+/// A plan that asks, and asks again on every answer, would never end.
+const ROUNDS_MAX: usize = 8;
+
 #[derive(Clone, Debug)]
 pub struct DriverConfig {
     /// Plans in execution at once; each waits for the API server, so this is more than there are cores.
@@ -97,7 +100,7 @@ fn begin(
         error!(controller = reconciler.name(), %key, "the planner panicked");
         return Begun::Finished(Outcome::Failed);
     };
-    if plan.actions.is_empty() {
+    if plan.is_empty() {
         return Begun::Finished(Outcome::Done { again_at: plan.requeue_at.map(instant_of) });
     }
     let (executor, finished, key) = (executor.clone(), finished.clone(), key.clone());
@@ -110,7 +113,23 @@ fn begin(
     Begun::Running
 }
 
-async fn run_plan(executor: &Executor, plan: Plan) -> Outcome {
+async fn run_plan(executor: &Executor, mut plan: Plan) -> Outcome {
+    for _ in 0..ROUNDS_MAX {
+        let ask = plan.ask.take();
+        let requeue_at = plan.requeue_at;
+        let outcome = run_actions(executor, plan).await;
+        let (Some(ask), Outcome::Done { .. }) = (ask, &outcome) else { return outcome };
+        let answers = executor.ask(ask.questions).await;
+        plan = (ask.then)(answers, Timestamp::now());
+        if let Some(at) = requeue_at {
+            plan.requeue_by(at);
+        }
+    }
+    error!(rounds = ROUNDS_MAX, "a plan never came to an end of its questions");
+    Outcome::Failed
+}
+
+async fn run_actions(executor: &Executor, plan: Plan) -> Outcome {
     match executor.execute(plan.actions).await {
         Executed::All => Outcome::Done { again_at: plan.requeue_at.map(instant_of) },
         Executed::Overtaken => Outcome::Failed,

@@ -17,7 +17,7 @@ use crate::directory;
 use crate::error::Error;
 use crate::events::{EventRecorder, EventType};
 use crate::params::{DeleteParams, ListParams};
-use crate::plan::{Action, Failure, Narration};
+use crate::plan::{Action, Answer, Failure, Narration, Question};
 use crate::verbs::Client;
 
 /// In flight at once within one plan.
@@ -67,6 +67,20 @@ impl Executor {
         Executed::All
     }
 
+    /// Puts all questions; the answers come in their order.
+    pub(crate) async fn ask(&self, questions: Vec<Question>) -> Vec<Answer> {
+        let asked = questions.into_iter().map(|question| async move {
+            debug!(%question, "asking");
+            match question {
+                Question::Get { path } => self.client.get_path(&path).await,
+                Question::Review { resource, body } => {
+                    self.client.create(resource, object::namespace(&body), &body).await
+                }
+            }
+        });
+        stream::iter(asked).buffered(SIDE_BY_SIDE_MAX).collect().await
+    }
+
     async fn group(&self, group: Vec<Action>) -> Executed {
         let mut rest = group.into_iter();
         let mut size = BATCH_FIRST;
@@ -112,7 +126,11 @@ impl Executor {
                 } else {
                     self.client.update_sub(resource, namespace, name, sub, &body).await
                 };
-                self.written(named, resource, result)
+                match result {
+                    // What `/scale` answers with is a Scale and no object of the resource.
+                    Ok(_) if sub == "scale" => Fate::Done,
+                    result => self.written(named, resource, result),
+                }
             }
             Action::Delete { resource, key, params, narration } => {
                 self.delete(named, resource, key, params, narration).await

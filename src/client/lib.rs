@@ -37,7 +37,7 @@ pub use kubeconfig::{Credentials, Endpoint, Kubeconfig};
 pub use leader::{LeaderConfig, lead};
 pub use object::{Object, intern};
 pub use params::{DeleteParams, List, ListParams, Patch, Propagation, WatchParams};
-pub use plan::{Action, Failure, IfFailed, Narration, Plan, Reconciler, merge_difference};
+pub use plan::{Action, Answer, Ask, Failure, IfFailed, Narration, Plan, Question, Reconciler, merge_difference};
 pub use remote::Remote;
 pub use tasks::Tasks;
 pub use transport::{Body, BoxError, Transport, body_from_bytes, empty_body};

@@ -1,6 +1,6 @@
 //! What a reconciler is, and what it can ask for.
 //!
-//! Owns: `Reconciler`, `Plan`, `Action` and how an action reads as text.
+//! Owns: `Reconciler`, `Plan`, `Action`, `Ask` and how each reads as text.
 //! Called by: controllers, which make plans; the driver, which carries them out; tests, which read them.
 //! Never: does anything.
 
@@ -36,7 +36,27 @@ pub struct Plan {
     pub requeue_at: Option<Timestamp>,
     /// What to do when an action failed for good (not for a conflict): conditions that say why.
     pub if_failed: Option<IfFailed>,
+    /// What must be known before the rest can be planned; asked once the actions are done.
+    pub ask: Option<Ask>,
 }
+
+/// What no watch shows, such as a metric or whether somebody may do something, and the plan that follows from the
+/// answers. They come in the order of the questions, which are put side by side.
+pub struct Ask {
+    pub questions: Vec<Question>,
+    pub then: Box<dyn FnOnce(Vec<Answer>, Timestamp) -> Plan + Send>,
+}
+
+/// A request that changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
+    /// Any path of the API server.
+    Get { path: String },
+    /// A review, such as a SubjectAccessReview.
+    Review { resource: ResourceId, body: Value },
+}
+
+pub type Answer = Result<Value, Error>;
 
 pub type IfFailed = Box<dyn Fn(&Failure, Timestamp) -> Vec<Action> + Send + Sync>;
 
@@ -147,6 +167,16 @@ impl Plan {
     pub fn of(actions: Vec<Action>) -> Plan {
         Plan { actions, ..Plan::default() }
     }
+    pub fn asking(
+        questions: Vec<Question>,
+        then: impl FnOnce(Vec<Answer>, Timestamp) -> Plan + Send + 'static,
+    ) -> Plan {
+        Plan { ask: Some(Ask { questions, then: Box::new(then) }), ..Plan::default() }
+    }
+    pub fn with(mut self, more: impl IntoIterator<Item = Action>) -> Plan {
+        self.actions.extend(more);
+        self
+    }
     pub fn push(&mut self, action: Action) {
         self.actions.push(action);
     }
@@ -155,7 +185,11 @@ impl Plan {
         self.requeue_at = Some(self.requeue_at.map_or(at, |known| known.min(at)));
     }
     pub fn is_empty(&self) -> bool {
-        self.actions.is_empty()
+        self.actions.is_empty() && self.ask.is_none()
+    }
+    /// The plan that follows when these are the answers: for tests of planners.
+    pub fn answered(self, answers: Vec<Answer>, now: Timestamp) -> Plan {
+        self.ask.map(|ask| (ask.then)(answers, now)).unwrap_or_default()
     }
 }
 
@@ -276,10 +310,22 @@ impl fmt::Display for Plan {
         for action in &self.actions {
             writeln!(f, "{action}")?;
         }
+        for question in self.ask.iter().flat_map(|a| &a.questions) {
+            writeln!(f, "{question}")?;
+        }
         if let Some(at) = self.requeue_at {
             writeln!(f, "again at {at}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Question::Get { path } => write!(f, "ask {path}"),
+            Question::Review { resource, body } => write!(f, "ask {} {}", resource.plural, body["spec"]),
+        }
     }
 }
 

@@ -197,7 +197,7 @@ fn with_status(mut actions: Vec<Action>, state: &State<'_>, now: Timestamp, prog
         changed["metadata"]["annotations"][REVISION] = revision.into();
     }
     actions.extend(Action::replace(DEPLOYMENTS, "status", state.deployment, changed));
-    Plan { actions, requeue_at, if_failed: None }
+    Plan { actions, requeue_at, ..Plan::nothing() }
 }
 
 fn selector(deployment: &Value) -> LabelSelector {
