@@ -99,7 +99,6 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         "CustomResourceDefinition" => {
             crate::defaulting::apply("apiextensions.k8s.io", "v1", "CustomResourceDefinition", object)
         }
-        "CertificateSigningRequest" | "ResourceClaim" => {}
         _ => {}
     }
 }
@@ -114,6 +113,8 @@ pub fn prepare_update(resource: &Resource, new: &mut Value, old: &Value) {
             "Pod" => pod::prepare_update(new, old),
             // Finalizers of a namespace have an endpoint of their own.
             "Namespace" => set(new, "spec", old.get("spec").cloned()),
+            // What was asked for is what was approved.
+            "CertificateSigningRequest" => set(new, "spec", old.get("spec").cloned()),
             "Secret" if new["type"].as_str().unwrap_or("").is_empty() => set(new, "type", old.get("type").cloned()),
             "DaemonSet" => {
                 let changed = new["spec"]["template"] != old["spec"]["template"];

@@ -4,6 +4,7 @@
 //! Called by: the API server after admission.
 //! Never: changes the object or looks at another one.
 
+mod certificates;
 mod check;
 mod containers;
 mod core;
@@ -33,6 +34,7 @@ fn name_rule(kind: &str) -> NameRule {
         "Namespace" | "Service" => NameRule::Label,
         "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "ClusterTrustBundle" => NameRule::PathSegment,
         "CustomResourceDefinition" | "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
+        "CertificateSigningRequest" => NameRule::Free,
         _ => NameRule::Subdomain,
     }
 }
@@ -87,6 +89,7 @@ fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &
         ("", _) => (core::create, core::update),
         ("rbac.authorization.k8s.io", _) => (rbac::create, rbac::update),
         ("storage.k8s.io", _) => (storage::create, storage::update),
+        ("certificates.k8s.io", "CertificateSigningRequest") => (certificates::create, certificates::update),
         ("networking.k8s.io" | "discovery.k8s.io", _) => (network::create, network::update),
         _ => (others::create, others::update),
     };
@@ -113,6 +116,9 @@ pub fn update_subresource(
     match (kind, subresource) {
         ("Pod", "status") => pod_status(&at, old, &mut errors),
         ("Node", "status") => core::update(kind, &at, old, &mut errors),
+        ("CertificateSigningRequest", "status" | "approval") => {
+            certificates::update_decision(subresource, &at, old, &mut errors);
+        }
         ("Pod", "ephemeralcontainers") => ephemeral_containers(&at, old, &mut errors),
         (_, "status") => counts(&at.get("status"), &mut errors),
         _ => {}

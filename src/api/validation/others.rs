@@ -1,8 +1,8 @@
-//! Rules of autoscaling, disruption budgets, leases, priorities, webhooks and certificates.
+//! Rules of autoscaling, disruption budgets, leases, priorities and webhooks.
 //!
 //! Owns: those kinds.
 //! Called by: `validation`.
-//! Never: calls a webhook or reads a certificate.
+//! Never: calls a webhook.
 
 use serde_json::Value;
 
@@ -25,7 +25,6 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
             }
         }
         "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => webhooks(&object.get("webhooks"), errors),
-        "CertificateSigningRequest" => signing_request(&spec, errors),
         "APIService" => api_service(object, errors),
         "Scale" => errors.non_negative(&spec.get("replicas")),
         _ => {}
@@ -43,12 +42,6 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
             return;
         }
         "RuntimeClass" => errors.immutable(&object.get("handler"), &old["handler"]),
-        "CertificateSigningRequest" => {
-            let spec = object.get("spec");
-            if spec.value != &old["spec"] {
-                errors.invalid(&spec, "field is immutable");
-            }
-        }
         _ => {}
     }
     create(kind, object, errors);
@@ -273,23 +266,5 @@ fn webhook_rules(list: &At<'_>, errors: &mut Errors) {
                 }
             }
         }
-    }
-}
-
-fn signing_request(spec: &At<'_>, errors: &mut Errors) {
-    let usages = spec.get("usages");
-    if usages.len() == 0 {
-        errors.required(&usages, "");
-    }
-    let signer = spec.get("signerName");
-    if signer.text().is_empty() {
-        errors.required(&signer, "");
-    } else if signer.text().split('/').count() != 2 {
-        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        errors.invalid(&signer, detail);
-    }
-    let seconds = spec.get("expirationSeconds");
-    if seconds.number().is_some_and(|s| s < 600) {
-        errors.invalid(&seconds, "may not specify a duration less than 600 seconds (10 minutes)");
     }
 }

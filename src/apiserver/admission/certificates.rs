@@ -87,20 +87,34 @@ pub struct RequestSubject {
 
 /// The subject of a PEM request as objects carry it, in base64.
 pub fn subject(request: &Value) -> Result<RequestSubject, &'static str> {
-    const UNREADABLE: &str = "PEM block type must be CERTIFICATE REQUEST";
-    let standard = base64::engine::general_purpose::STANDARD;
-    let pem = standard.decode(request.as_str().unwrap_or("")).map_err(|_| UNREADABLE)?;
-    let pem = String::from_utf8(pem).map_err(|_| UNREADABLE)?;
-    let body = pem.split_once("-----BEGIN CERTIFICATE REQUEST-----").ok_or(UNREADABLE)?.1;
-    let body: String = body.split("-----END").next().unwrap_or("").split_whitespace().collect();
-    let der = standard.decode(body).map_err(|_| UNREADABLE)?;
-    let (_, parsed) = X509CertificationRequest::from_der(&der).map_err(|_| "asn1: structure error")?;
+    let der = der(request)?;
+    let parsed = parse(&der)?;
     let name = &parsed.certification_request_info.subject;
     let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| a.as_str().unwrap_or("").to_string();
     Ok(RequestSubject {
         common_name: name.iter_common_name().last().map(&text).unwrap_or_default(),
         organizations: name.iter_organization().map(&text).collect(),
     })
+}
+
+/// Whether whoever made the request holds its key.
+pub fn verify(request: &Value) -> Result<(), &'static str> {
+    let der = der(request)?;
+    parse(&der)?.verify_signature().map_err(|_| "x509: signature verification failed")
+}
+
+fn der(request: &Value) -> Result<Vec<u8>, &'static str> {
+    const UNREADABLE: &str = "PEM block type must be CERTIFICATE REQUEST";
+    let standard = base64::engine::general_purpose::STANDARD;
+    let pem = standard.decode(request.as_str().unwrap_or("")).map_err(|_| UNREADABLE)?;
+    let pem = String::from_utf8(pem).map_err(|_| UNREADABLE)?;
+    let body = pem.split_once("-----BEGIN CERTIFICATE REQUEST-----").ok_or(UNREADABLE)?.1;
+    let body: String = body.split("-----END").next().unwrap_or("").split_whitespace().collect();
+    standard.decode(body).map_err(|_| UNREADABLE)
+}
+
+fn parse(der: &[u8]) -> Result<X509CertificationRequest<'_>, &'static str> {
+    X509CertificationRequest::from_der(der).map(|(_, parsed)| parsed).map_err(|_| "asn1: structure error")
 }
 
 #[cfg(test)]

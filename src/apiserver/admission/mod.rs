@@ -5,7 +5,7 @@
 //! Never: stores an object; it sees the object before the store does.
 
 mod asking;
-mod certificates;
+pub mod certificates;
 mod chain;
 mod claim_resize;
 mod default_ingress_class;

@@ -134,12 +134,16 @@ async fn attempt(
     let kind = call.served.row.kind();
     born(&mut tree);
     strategy::prepare_create(&call.served.row, &mut tree);
-    special::born(&call.served, &mut tree);
+    special::born(call, &mut tree);
     if track == Track::Update {
         note(call, None, &mut tree, options, "");
     }
     let faults = match call.served.custom() {
-        None => validation::create(&kind.group, &kind.version, &kind.kind, &tree),
+        None => {
+            let mut faults: Vec<_> = special::check_create(call, &tree).into_iter().collect();
+            faults.extend(validation::create(&kind.group, &kind.version, &kind.kind, &tree));
+            faults
+        }
         Some(custom) => {
             let mut faults = validation::custom(&tree, None, call.served.row.is_namespaced());
             faults.extend(custom.validate(&tree, None));

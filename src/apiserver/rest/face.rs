@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::call::{Call, now};
 use crate::catalog::Served;
+use crate::rest::special;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Face {
@@ -84,6 +85,9 @@ impl Face {
     /// The stored object after the client wrote `written` there.
     pub fn merge(self, served: &Served, old: &Value, written: Value) -> Result<Value, Status> {
         let mut new = written;
+        if matches!(self, Face::Status | Face::Approval) {
+            special::prepare_subresource(served, self, &mut new, old);
+        }
         match self {
             Face::Whole => strategy::prepare_update(&served.row, &mut new, old),
             Face::Status => {

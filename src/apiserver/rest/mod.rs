@@ -16,6 +16,7 @@ pub mod list;
 pub mod page;
 pub mod patch;
 pub mod select;
+pub mod signing;
 pub mod special;
 pub mod update;
 pub mod watch;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::Response;
-use minik_api::{Status, object};
+use minik_api::{FieldError, Status, object};
 use minik_store::Write;
 use serde_json::{Value, json};
 
@@ -16,6 +16,8 @@ use crate::body::Body;
 use crate::call::{Call, WriteOptions, now};
 use crate::catalog::Served;
 use crate::rest::admit::{self, Subject};
+use crate::rest::face::Face;
+use crate::rest::signing;
 use crate::server::Core;
 use crate::{aggregation, decode, definitions, reply, services};
 
@@ -23,11 +25,35 @@ fn is(served: &Served, group: &str, kind: &str) -> bool {
     served.row.group == group && served.row.kind == kind
 }
 
-/// What a new object says about itself from its first moment: an API that this server serves itself is available.
-pub fn born(served: &Served, new: &mut Value) {
-    if is(served, "apiregistration.k8s.io", "APIService") {
+/// What only the server knows of an object that is being made: who asks for a certificate, or that an API which this
+/// server serves itself is available.
+pub fn born(call: &Call, new: &mut Value) {
+    if is(&call.served, "apiregistration.k8s.io", "APIService") {
         aggregation::born(new, &now());
     }
+    if is_signing_request(&call.served) {
+        signing::asked_by(&call.user, new);
+    }
+}
+
+/// What is wrong with a new object and cannot be told from its fields alone.
+pub fn check_create(call: &Call, new: &Value) -> Option<FieldError> {
+    if is_signing_request(&call.served) { signing::check(new) } else { None }
+}
+
+/// Before a write to a subresource is judged.
+pub fn prepare_subresource(served: &Served, face: Face, new: &mut Value, old: &Value) {
+    if !is_signing_request(served) {
+        return;
+    }
+    if face == Face::Status {
+        signing::keep_decisions(new, old);
+    }
+    signing::decided(new, old, &now());
+}
+
+fn is_signing_request(served: &Served) -> bool {
+    is(served, "certificates.k8s.io", "CertificateSigningRequest")
 }
 
 /// Addresses and ports that the object needs: set in it, and the writes that claim them.
