@@ -328,6 +328,10 @@ impl<'a> Look<'a> {
         if collisions > 0 {
             status["collisionCount"] = collisions.into();
         }
+        // Upstream sets none of its own, but keeps what others wrote.
+        if !self.set["status"]["conditions"].is_null() {
+            status["conditions"] = self.set["status"]["conditions"].clone();
+        }
         status
     }
 }

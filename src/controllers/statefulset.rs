@@ -2,7 +2,7 @@
 //!
 //! Owns: the order in which Pods are made, replaced and removed; their identity and their claims.
 //! Called by: the driver.
-//! Never: deletes a claim: that follows from owner references, where the retention policy asks for it.
+//! Never: deletes a claim: that follows from owner references, which say what the retention policy asks for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,8 +127,17 @@ impl Look<'_> {
         }
     }
 
-    /// First everything that is wanted, in order; then what is not, backwards; then replacements.
+    /// First whose the claims are; then the Pods.
     fn steps(&mut self) -> Vec<Action> {
+        let condemned = self.condemned.iter().filter_map(|p| Some((ordinal(self.set, p)?, p)));
+        let pods = self.replicas.iter().map(|(n, p)| (*n, p)).chain(condemned);
+        let mut actions: Vec<Action> = pods.flat_map(|(n, pod)| self.bequeath_claims(pod, n)).collect();
+        actions.extend(self.steps_of_pods());
+        actions
+    }
+
+    /// First everything that is wanted, in order; then what is not, backwards; then replacements.
+    fn steps_of_pods(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
         let (start, end) = self.range();
         for n in start..end {
@@ -264,6 +273,9 @@ impl Look<'_> {
     }
 
     fn create(&self, n: i64) -> Vec<Action> {
+        if self.waits_for_claims(n) {
+            return Vec::new();
+        }
         let mut actions = self.missing_claims(n);
         let revision = self.revision_for(n);
         let name = format!("{}-{n}", object::name(self.set));
@@ -298,6 +310,58 @@ impl Look<'_> {
         format!("{}-{}-{n}", object::name(template), object::name(self.set))
     }
 
+    fn claims(&self, n: i64) -> impl Iterator<Item = &Arc<Object>> {
+        let namespace = object::namespace(self.set);
+        let templates = list(&self.set["spec"]["volumeClaimTemplates"]).iter();
+        templates.filter_map(move |t| self.view.get(PERSISTENTVOLUMECLAIMS, namespace, &self.claim_name(t, n)))
+    }
+
+    fn deletes_claims(&self, when: &str) -> bool {
+        self.set["spec"]["persistentVolumeClaimRetentionPolicy"][when] == "Delete"
+    }
+
+    /// A claim that goes, or that was to go with an earlier Pod of the name, is not for a new one.
+    fn waits_for_claims(&self, n: i64) -> bool {
+        let pod = format!("{}-{n}", object::name(self.set));
+        let of_earlier = |c: &Object| {
+            self.deletes_claims("whenScaled")
+                && object::owner_references(c).iter().any(|r| r["kind"] == "Pod" && r["name"] == pod.as_str())
+        };
+        self.claims(n).any(|claim| object::is_deleting(claim) || of_earlier(claim))
+    }
+
+    /// Makes a claim go with the set, with its Pod that is scaled away, or with nobody (KEP-1847).
+    fn bequeath_claims(&self, pod: &Object, n: i64) -> Vec<Action> {
+        let (start, end) = self.range();
+        let scaled_away = !(start..end).contains(&n);
+        let heir = if scaled_away && self.deletes_claims("whenScaled") {
+            Some(controller_ref(pod))
+        } else if self.deletes_claims("whenDeleted") {
+            Some(controller_ref(self.set))
+        } else {
+            None
+        };
+        let ours = |r: &Value| {
+            let is = |kind: &str, of: &Object| r["kind"] == kind && r["name"] == object::name(of);
+            is("StatefulSet", self.set) || is("Pod", pod)
+        };
+        let bequeath = |claim: &Arc<Object>| {
+            let mut owners: Vec<Value> = object::owner_references(claim).iter().filter(|r| !ours(r)).cloned().collect();
+            // What somebody else controls is not ours to give.
+            if !owners.iter().any(|r| r["controller"] == true) {
+                owners.extend(heir.clone());
+            }
+            let uids = |all: &[Value]| all.iter().map(|r| r["uid"].clone()).collect::<Vec<_>>();
+            if uids(&owners) == uids(list(&claim["metadata"]["ownerReferences"])) {
+                return None;
+            }
+            let mut changed = claim.value().clone();
+            changed["metadata"]["ownerReferences"] = owners.into();
+            Action::replace(PERSISTENTVOLUMECLAIMS, "", claim, changed)
+        };
+        self.claims(n).filter_map(bequeath).collect()
+    }
+
     fn missing_claims(&self, n: i64) -> Vec<Action> {
         let namespace = object::namespace(self.set);
         let mut actions = Vec::new();
@@ -317,7 +381,7 @@ impl Look<'_> {
             if let Some(map) = claim.as_object_mut() {
                 map.remove("status");
             }
-            if self.set["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Delete" {
+            if self.deletes_claims("whenDeleted") {
                 claim["metadata"]["ownerReferences"] = json!([controller_ref(self.set)]);
             }
             actions.push(Action::create(PERSISTENTVOLUMECLAIMS, claim));
@@ -461,5 +525,42 @@ mod tests {
         let view = View::of([(STATEFULSETS, with_claims)]);
         let plan = StatefulSet.plan(&view, &ObjectKey::new("d", "db"), NOW.parse().unwrap());
         assert!(plan.to_string().contains("create persistentvolumeclaims d/data-db-0\ncreate pods d/db-0"), "{plan}");
+    }
+
+    #[test]
+    fn a_claim_goes_with_whom_the_policy_says() {
+        let check = |policy: Value, replicas: i64, expected: &[&str]| {
+            let mut set = set(replicas, "1");
+            set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {}}]);
+            set["spec"]["persistentVolumeClaimRetentionPolicy"] = policy;
+            let claim = |n: i64| {
+                let name = format!("data-db-{n}");
+                (PERSISTENTVOLUMECLAIMS, json!({"metadata": {"namespace": "d", "name": name}}))
+            };
+            let mut pods = vec![pod(0, "1", true), pod(1, "1", true)];
+            pods.iter_mut().for_each(|(_, p)| p["kind"] = "Pod".into());
+            let view = View::of(pods.into_iter().chain([claim(0), claim(1), revision("1", 1), (STATEFULSETS, set)]));
+            let plan = StatefulSet.plan(&view, &ObjectKey::new("d", "db"), NOW.parse().unwrap());
+            let heir = |a: &Action| match a {
+                Action::Replace { resource: PERSISTENTVOLUMECLAIMS, body, .. } => {
+                    let owner = &body["metadata"]["ownerReferences"][0];
+                    Some(format!("{} {} {}", object::name(body), text(&owner["kind"]), text(&owner["name"])))
+                }
+                _ => None,
+            };
+            assert_eq!(plan.actions.iter().filter_map(heir).collect::<Vec<_>>(), expected, "{replicas}");
+        };
+        check(json!({"whenDeleted": "Retain", "whenScaled": "Retain"}), 1, &[]);
+        check(
+            json!({"whenDeleted": "Delete", "whenScaled": "Retain"}),
+            1,
+            &["data-db-0 StatefulSet db", "data-db-1 StatefulSet db"],
+        );
+        check(json!({"whenDeleted": "Retain", "whenScaled": "Delete"}), 1, &["data-db-1 Pod db-1"]);
+        check(
+            json!({"whenDeleted": "Delete", "whenScaled": "Delete"}),
+            1,
+            &["data-db-0 StatefulSet db", "data-db-1 Pod db-1"],
+        );
     }
 }
