@@ -84,10 +84,22 @@ fn numbers(state: &State<'_>) -> Value {
             status.insert(field.into(), number.into());
         }
     }
+    if let Some(terminating) = terminating(state) {
+        status.insert("terminatingReplicas".into(), terminating.into());
+    }
     if let Some(collisions) = state.deployment["status"]["collisionCount"].as_i64() {
         status.insert("collisionCount".into(), collisions.into());
     }
     status.into()
+}
+
+/// Known once every ReplicaSet has counted its own; one that nobody has looked at yet has none.
+fn terminating(state: &State<'_>) -> Option<i64> {
+    let counted = |set: &&Arc<Object>| {
+        let status = &set["status"];
+        int(&status["observedGeneration"], 0) > 0 || !status["terminatingReplicas"].is_null()
+    };
+    state.all().filter(counted).map(|set| set["status"]["terminatingReplicas"].as_i64()).sum()
 }
 
 /// All Pods are of the new template and available, and nothing is left of the old.

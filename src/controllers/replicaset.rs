@@ -15,7 +15,7 @@ use crate::conditions::{self, Repeat};
 use crate::fields::int;
 use crate::pods::{
     Availability, Claimed, availability, claim, concerned, from_template, generate_name, is_active, is_ready,
-    narrate_create, narrate_delete, rank_for_deletion,
+    is_terminal, narrate_create, narrate_delete, rank_for_deletion,
 };
 
 /// Made or removed in one plan; upstream's number.
@@ -75,6 +75,7 @@ impl Reconciler for ReplicaSet {
         let Some(set) = view.get_key(self.resource(), key) else { return Plan::nothing() };
         let Claimed { pods, actions } = claim(view, set, &self.selector(set));
         let mut plan = Plan::of(actions);
+        let terminating = pods.iter().filter(|p| object::is_deleting(p) && !is_terminal(p)).count();
         let active: Vec<_> = pods.into_iter().filter(|p| is_active(p)).collect();
         let wanted = int(&set["spec"]["replicas"], 1).max(0) as usize;
         if !object::is_deleting(set) {
@@ -89,7 +90,10 @@ impl Reconciler for ReplicaSet {
                 plan.actions.extend(ranked.iter().take(surplus).map(|pod| delete(pod)));
             }
         }
-        let (status, again) = self.status(set, &active, now);
+        let (mut status, again) = self.status(set, &active, now);
+        if matches!(self, ReplicaSet::Set) {
+            status["terminatingReplicas"] = terminating.into();
+        }
         // Pods made or removed above come back as changes; until then this is what is.
         plan.actions.extend(Action::set_status(self.resource(), set, &status));
         plan.requeue_at = again;
@@ -167,7 +171,7 @@ mod tests {
             "metadata": {"namespace": "d", "name": "web", "uid": "u-web", "resourceVersion": "1", "generation": 1},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
                      "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}}},
-            "status": {"replicas": 0, "observedGeneration": 1},
+            "status": {"replicas": 0, "observedGeneration": 1, "terminatingReplicas": 0},
         })
     }
     fn pod(name: &str, owner: &str, app: &str, ready: bool) -> Value {
@@ -248,6 +252,20 @@ mod tests {
             expect![[r#"
             update replicasets/status d/web {"status":{"fullyLabeledReplicas":1,"readyReplicas":1,"replicas":1}}
             again at 2026-01-01T02:00:00Z
+        "#]],
+        );
+    }
+
+    #[test]
+    fn pods_on_their_way_out_are_counted_and_replaced() {
+        let mut leaving = pod("a", "u-web", "web", true);
+        leaving["metadata"]["deletionTimestamp"] = NOW.into();
+        check(
+            set(1),
+            &[leaving],
+            expect![[r#"
+            create pods d/web-*
+            update replicasets/status d/web {"status":{"terminatingReplicas":1}}
         "#]],
         );
     }
