@@ -91,16 +91,19 @@ impl Reconciler for Job {
             Some(_) => Vec::new(),
             None => view.list(PODS, &key.namespace).filter(lost).map(|p| untrack(p)).collect(),
         });
-        let Some(job) = job else { return plan };
-        let claimed = claim_held(view, job, &selector(job), Some(FINALIZER));
-        plan.actions.extend(claimed.actions);
-        if is_finished(job) {
-            plan.actions.extend(claimed.pods.iter().filter(|p| is_tracked(p)).map(|p| untrack(p)));
+        // Whoever runs a Job, it goes when its time is over.
+        if let Some(job) = view.get_key(JOBS, key).filter(|j| is_finished(j)) {
             plan.requeue_at = expiry(job).map(|at| at.max(now));
             if expiry(job).is_some_and(|at| at <= now) && !object::is_deleting(job) {
                 plan.requeue_at = None;
                 plan.push(expire(job));
             }
+        }
+        let Some(job) = job else { return plan };
+        let claimed = claim_held(view, job, &selector(job), Some(FINALIZER));
+        plan.actions.extend(claimed.actions);
+        if is_finished(job) {
+            plan.actions.extend(claimed.pods.iter().filter(|p| is_tracked(p)).map(|p| untrack(p)));
             return plan;
         }
         Sync::new(job, claimed.pods, now).plan(plan)
@@ -702,6 +705,21 @@ mod tests {
         let Some(Action::Create { body, .. }) = plan.actions.last() else { panic!("no Pod is made") };
         assert_eq!(body["spec"]["hostname"], "j-2");
         assert_eq!(body["spec"]["containers"][0]["env"][0]["name"], "JOB_COMPLETION_INDEX");
+    }
+
+    #[test]
+    fn a_job_that_somebody_else_runs_only_expires_here() {
+        let managed = |status| job(json!({"managedBy": "example.com/x", "ttlSecondsAfterFinished": 5}), status);
+        check(managed(json!({})), &[], expect![""]);
+        let status =
+            json!({"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": "2026-01-01T00:59:50Z"}]});
+        check(
+            managed(status),
+            &[],
+            expect![[r#"
+            delete jobs d/j
+        "#]],
+        );
     }
 
     #[test]
