@@ -1,7 +1,7 @@
 //! Which resources the API server has, those of CustomResourceDefinitions and other servers included.
 //!
 //! Owns: reading discovery, and reading it again when definitions change.
-//! Called by: the garbage collector and the end of Namespaces.
+//! Called by: the garbage collector, the end of Namespaces, and whatever scales or counts things of any kind.
 //! Never: polls; a change of a definition is what makes it look again.
 
 use std::sync::Arc;
@@ -53,6 +53,13 @@ impl Discovered {
     pub(crate) fn by_id(&self, id: ResourceId) -> Option<&Known> {
         self.resources.iter().find(|k| k.id == id)
     }
+}
+
+/// Where the size of an object is read and set, whatever its kind.
+pub(crate) fn scale_path(r: ResourceId, namespace: &str, name: &str) -> String {
+    let root =
+        if r.group.is_empty() { format!("/api/{}", r.version) } else { format!("/apis/{}/{}", r.group, r.version) };
+    format!("{root}/namespaces/{namespace}/{}/{name}/scale", r.plural)
 }
 
 pub(crate) type Watched = watch::Receiver<Arc<Discovered>>;

@@ -8,12 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use minik_api::resources::{APISERVICES, CUSTOMRESOURCEDEFINITIONS, RESOURCEQUOTAS};
+use minik_api::resources::{
+    APISERVICES, CONFIGMAPS, CUSTOMRESOURCEDEFINITIONS, HORIZONTALPODAUTOSCALERS, PODDISRUPTIONBUDGETS, RESOURCEQUOTAS,
+    SECRETS, SERVICEACCOUNTS, STORAGEVERSIONMIGRATIONS,
+};
 use minik_client::{Cache, Client, DriverConfig, EventRecorder, Executor, Reconciler, Selection, Tasks, drive};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::autoscaler::Autoscaler;
+use crate::bootstrap_tokens::{self, BootstrapSigner, TokenCleaner};
+use crate::certificate_approver::CertificateApprover;
+use crate::certificate_authority::Authority;
+use crate::certificate_cleaner::CertificateCleaner;
+use crate::certificate_signer::CertificateSigner;
 use crate::claim_binder::ClaimBinder;
 use crate::claim_expansion::ClaimExpansion;
 use crate::claim_protection::ClaimProtection;
@@ -22,7 +31,7 @@ use crate::cronjob::CronJob;
 use crate::daemonset::DaemonSet;
 use crate::deployment::Deployment;
 use crate::discovery::{self, Discovered, Watched};
-use crate::disruption::Disruption;
+use crate::disruption::{Disruption, StaleDisruption};
 use crate::endpoint_slice_mirroring::EndpointSliceMirroring;
 use crate::endpoint_slices::EndpointSlices;
 use crate::endpoints::Endpoints;
@@ -33,11 +42,19 @@ use crate::namespace::NamespaceEnd;
 use crate::namespace_starters::{DefaultServiceAccount, RootCa};
 use crate::node_ipam::{Cidr, NodeIpam};
 use crate::node_lifecycle::NodeLifecycle;
+use crate::node_ttl::NodeTtl;
 use crate::pod_gc::PodGc;
+use crate::policy_status::PolicyStatus;
 use crate::replicaset::ReplicaSet;
+use crate::resource_claims::{ClaimsInUse, ClaimsOfPods};
 use crate::resource_quota::{Over, ResourceQuota};
+use crate::service_account_tokens::{self, ServiceAccountTokens};
+use crate::service_cidr::ServiceCidr;
 use crate::statefulset::StatefulSet;
+use crate::storage_migration::StorageMigration;
 use crate::taint_eviction::TaintEviction;
+use crate::token_signer::TokenSigner;
+use crate::trust_bundle::TrustBundle;
 use crate::volume_binder::VolumeBinder;
 use crate::volume_protection::{AttributesClassProtection, VolumeProtection};
 
@@ -50,6 +67,10 @@ pub struct Config {
     pub client: Client,
     /// What goes into the ConfigMap `kube-root-ca.crt` of each Namespace.
     pub ca_pem: String,
+    /// Signs certificate requests; without one nothing is signed.
+    pub authority: Option<Authority>,
+    /// Signs tokens in Secrets of service accounts; without one such Secrets stay empty.
+    pub token_signer: Option<TokenSigner>,
     /// Addresses of Pods; a /24 of it for each Node.
     pub cluster_cidr: Cidr,
     pub node_prefix: u8,
@@ -60,17 +81,34 @@ pub struct Config {
 impl Config {
     pub fn new(client: Client, ca_pem: String) -> Config {
         let cluster_cidr = Cidr { base: [10, 244, 0, 0].into(), prefix: 16 };
-        Config { client, ca_pem, cluster_cidr, node_prefix: 24, node_grace: SignedDuration::from_secs(40) }
+        Config {
+            client,
+            ca_pem,
+            authority: None,
+            token_signer: None,
+            cluster_cidr,
+            node_prefix: 24,
+            node_grace: SignedDuration::from_secs(40),
+        }
     }
 }
 
 /// Runs until cancelled.
-pub async fn run(config: Config, cancel: CancellationToken) {
+pub async fn run(mut config: Config, cancel: CancellationToken) {
     let tasks = Tasks::new(cancel.clone());
     let client = config.client.clone();
-    let reconcilers = reconcilers(&config);
+    on_secrets(&client, &tasks, config.token_signer.take(), &config.ca_pem);
+    let reconcilers = reconcilers(config);
     let needed = reconcilers.iter().flat_map(|r| r.watches().iter().copied());
-    let resources = needed.chain([CUSTOMRESOURCEDEFINITIONS, APISERVICES, RESOURCEQUOTAS]);
+    let discovering = [
+        CUSTOMRESOURCEDEFINITIONS,
+        APISERVICES,
+        RESOURCEQUOTAS,
+        HORIZONTALPODAUTOSCALERS,
+        PODDISRUPTIONBUDGETS,
+        STORAGEVERSIONMIGRATIONS,
+    ];
+    let resources = needed.chain(discovering);
     let cache = resources.fold(Cache::builder(client.clone()), |builder, r| builder.watch(r)).start(&tasks);
     tasks.spawn(over_all_resources(client.clone(), cache.clone(), tasks.clone()));
     for reconciler in reconcilers {
@@ -83,7 +121,33 @@ pub async fn run(config: Config, cancel: CancellationToken) {
     tasks.drained(Duration::from_secs(DRAIN_SECONDS_MAX)).await;
 }
 
-/// Garbage collection, the end of Namespaces and quotas: on a cache of the metadata of all resources there are.
+/// Controllers of a few Secrets, on caches that hold no others: Secrets may be large and are nobody else's business.
+fn on_secrets(client: &Client, tasks: &Tasks, signer: Option<TokenSigner>, ca_pem: &str) {
+    let of_type = |kind: &str| Selection { field_selector: format!("type={kind}"), ..Selection::default() };
+    let start = |cache: &Cache, reconciler: Arc<dyn Reconciler>| {
+        let recorder = EventRecorder::new(client.clone(), component(reconciler.name()), "", tasks);
+        let executor = Executor { client: client.clone(), cache: cache.clone(), recorder };
+        tasks.spawn(drive(executor, reconciler, DriverConfig::default()));
+    };
+    if let Some(signer) = signer {
+        let cache = Cache::builder(client.clone())
+            .watch(SERVICEACCOUNTS)
+            .watch_as(SECRETS, of_type(service_account_tokens::TYPE))
+            .start(tasks);
+        start(&cache, Arc::new(ServiceAccountTokens { signer, ca_pem: ca_pem.into() }));
+    }
+    let tokens = Selection { namespace: bootstrap_tokens::NAMESPACE.into(), ..of_type(bootstrap_tokens::TYPE) };
+    let info = Selection {
+        namespace: bootstrap_tokens::INFO_NAMESPACE.into(),
+        field_selector: format!("metadata.name={}", bootstrap_tokens::INFO),
+        ..Selection::default()
+    };
+    let cache = Cache::builder(client.clone()).watch_as(SECRETS, tokens).watch_as(CONFIGMAPS, info).start(tasks);
+    start(&cache, Arc::new(TokenCleaner));
+    start(&cache, Arc::new(BootstrapSigner));
+}
+
+/// Garbage collection, the end of Namespaces, quotas, autoscaling and budgets: most on a cache of the metadata of all resources there are.
 async fn over_all_resources(client: Client, cache: Cache, tasks: Tasks) {
     let (found, discovered) = watch::channel(Arc::new(Discovered::default()));
     tasks.spawn(discovery::follow(client.clone(), cache.clone(), found));
@@ -95,11 +159,15 @@ async fn over_all_resources(client: Client, cache: Cache, tasks: Tasks) {
     adjust(&metadata, &discovered);
     let config = DriverConfig { workers: 32, sync_wait_max: Some(SYNC_WAIT_MAX), ..DriverConfig::default() };
     let quota = |over| ResourceQuota { main: cache.clone(), metadata: metadata.clone(), over };
-    let all: [(Arc<dyn Reconciler>, &Cache); 4] = [
+    let migration = StorageMigration { discovered: discovered.clone(), metadata: metadata.clone() };
+    let all: [(Arc<dyn Reconciler>, &Cache); 7] = [
+        (Arc::new(migration), &cache),
         (Arc::new(GarbageCollector { discovered: discovered.clone() }), &metadata),
         (Arc::new(NamespaceEnd { discovered: discovered.clone(), namespaces: cache.clone() }), &metadata),
         (Arc::new(quota(Over::Content)), &cache),
         (Arc::new(quota(Over::Numbers)), &metadata),
+        (Arc::new(Autoscaler::new(discovered.clone())), &cache),
+        (Arc::new(Disruption { discovered: discovered.clone() }), &cache),
     ];
     for (reconciler, over) in all {
         let recorder = EventRecorder::new(client.clone(), component(reconciler.name()), "", &tasks);
@@ -128,10 +196,11 @@ fn adjust(metadata: &Cache, discovered: &Watched) {
     }
 }
 
-fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
-    vec![
+fn reconcilers(config: Config) -> Vec<Arc<dyn Reconciler>> {
+    let mut all: Vec<Arc<dyn Reconciler>> = vec![
         Arc::new(NodeIpam { cluster: config.cluster_cidr, node_prefix: config.node_prefix }),
-        Arc::new(RootCa { pem: config.ca_pem.clone() }),
+        Arc::new(TrustBundle { pem: config.ca_pem.clone() }),
+        Arc::new(RootCa { pem: config.ca_pem }),
         Arc::new(DefaultServiceAccount),
         Arc::new(Deployment),
         Arc::new(ReplicaSet::Set),
@@ -140,7 +209,7 @@ fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(StatefulSet),
         Arc::new(Job),
         Arc::new(CronJob),
-        Arc::new(Disruption),
+        Arc::new(StaleDisruption),
         Arc::new(PodGc::new(Timestamp::now())),
         Arc::new(ClusterRoleAggregation),
         Arc::new(Endpoints),
@@ -155,7 +224,19 @@ fn reconcilers(config: &Config) -> Vec<Arc<dyn Reconciler>> {
         Arc::new(AttributesClassProtection),
         Arc::new(ClaimExpansion),
         Arc::new(EphemeralVolumes),
-    ]
+        Arc::new(ClaimsOfPods),
+        Arc::new(ClaimsInUse),
+        Arc::new(NodeTtl),
+        Arc::new(PolicyStatus),
+        Arc::new(ServiceCidr),
+        Arc::new(CertificateApprover),
+        Arc::new(CertificateCleaner::Signing),
+        Arc::new(CertificateCleaner::Pods),
+    ];
+    if let Some(authority) = config.authority {
+        all.push(Arc::new(CertificateSigner { authority }));
+    }
+    all
 }
 
 /// What `kubectl describe` shows under From.

@@ -97,12 +97,28 @@ pub fn scheduler(kubeconfig: &Path) -> Result<()> {
     }))
 }
 
-/// `root_ca` is what Pods get to trust the API server by.
-pub fn controller_manager(kubeconfig: &Path, root_ca: &Path) -> Result<()> {
+pub struct ControllerManagerAlone {
+    pub kubeconfig: PathBuf,
+    /// What Pods get to trust the API server by.
+    pub root_ca: PathBuf,
+    /// Certificate and key of the authority that signs certificate requests; without them none is signed.
+    pub signing: Option<(PathBuf, PathBuf)>,
+    /// Key of service-account tokens; without it Secrets for them stay empty.
+    pub token_key: Option<PathBuf>,
+}
+
+pub fn controller_manager(alone: &ControllerManagerAlone) -> Result<()> {
     logging::start_console();
-    let ca = std::fs::read_to_string(root_ca).with_context(|| format!("could not read {}", root_ca.display()))?;
+    let mut keys = control_plane::ControllerKeys::default();
+    if let Some((certificate, key)) = &alone.signing {
+        keys.authority = Some(control_plane::authority(certificate, key)?);
+    }
+    if let Some(path) = &alone.token_key {
+        keys.token_signer = Some(control_plane::token_signer(path)?);
+    }
     process::block_on(run_to_end(|cancel| {
-        let config = minik_controllers::Config::new(client(kubeconfig)?, ca);
+        let client = client(&alone.kubeconfig)?;
+        let config = control_plane::controllers(client, &alone.root_ca, keys)?;
         Ok(minik_controllers::run(config, cancel))
     }))
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use minik_apiserver::ApiServer;
 use minik_apiserver::config::{KeyPair, KubeletClient, Tls};
-use minik_client::Tasks;
+use minik_client::{Client, Tasks};
 use minik_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -56,12 +56,39 @@ fn components(server: &Arc<ApiServer>, node: NodeConfig, cancel: &CancellationTo
     let scheduler = minik_scheduler::Config::new(in_process::client(server, "system:kube-scheduler", &[]));
     tasks.spawn_to_end(minik_scheduler::run(scheduler, cancel.clone()));
     let client = in_process::client(server, "system:kube-controller-manager", &[]);
-    let controllers = minik_controllers::Config::new(client, read(&pki("ca.crt"))?);
+    let keys = ControllerKeys {
+        authority: Some(authority(&pki("ca.crt"), &pki("ca.key"))?),
+        token_signer: Some(token_signer(&pki("sa.key"))?),
+    };
+    let controllers = controllers(client, &pki("ca.crt"), keys)?;
     tasks.spawn_to_end(minik_controllers::run(controllers, cancel.clone()));
     let setup = in_process::client(server, "system:minik:setup", &["system:masters"]);
     tasks.spawn(addons::ensure(setup.clone()));
     tasks.spawn(role::mark(setup, node, Tasks::new(cancel.clone())));
     Ok(tasks)
+}
+
+/// What controllers sign with.
+#[derive(Default)]
+pub struct ControllerKeys {
+    pub authority: Option<minik_controllers::Authority>,
+    pub token_signer: Option<minik_controllers::TokenSigner>,
+}
+
+pub fn authority(certificate: &Path, key: &Path) -> Result<minik_controllers::Authority> {
+    let authority = minik_controllers::Authority::load(&read(certificate)?, &read(key)?);
+    authority.with_context(|| format!("could not sign with {}", certificate.display()))
+}
+
+pub fn token_signer(key: &Path) -> Result<minik_controllers::TokenSigner> {
+    minik_controllers::TokenSigner::load(&read(key)?).with_context(|| format!("could not sign with {}", key.display()))
+}
+
+pub fn controllers(client: Client, root_ca: &Path, keys: ControllerKeys) -> Result<minik_controllers::Config> {
+    let mut config = minik_controllers::Config::new(client, read(root_ca)?);
+    config.authority = keys.authority;
+    config.token_signer = keys.token_signer;
+    Ok(config)
 }
 
 fn read(path: &Path) -> Result<String> {

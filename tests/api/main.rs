@@ -3,6 +3,7 @@
 mod access;
 mod aggregation;
 mod basics;
+mod controllers;
 mod conversion;
 mod custom;
 mod server;

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use http::Request;
 use http_body_util::BodyExt;
 use minik_apiserver::body::{self, Body};
 use minik_apiserver::{ApiServer, Config, UserInfo};
+use minik_client::{Client, Transport, TransportError, body_from_bytes};
 use minik_store::Store;
 use serde_json::Value;
 
@@ -46,12 +48,27 @@ impl Server {
     }
 
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], content: &str) -> Answer {
-        let response = self.0.handle(Self::request(method, path, headers, content)).await;
-        let (parts, body) = response.into_parts();
+        self.answer(Self::request(method, path, headers, content)).await
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Answer {
+        let (parts, body) = self.0.handle(request).await.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
         let body =
             serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
         Answer { code: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    /// As `send`, but who asks is only what the headers say.
+    pub async fn send_as_nobody(&self, method: &str, path: &str, headers: &[(&str, &str)], content: &str) -> Answer {
+        let mut request = Self::request(method, path, headers, content);
+        request.extensions_mut().clear();
+        self.answer(request).await
+    }
+
+    /// A client whose requests come from `user`.
+    pub fn client(&self, user: &UserInfo) -> Client {
+        Client::new(Arc::new(InProcess { server: self.0.clone(), user: Arc::new(user.clone()) }))
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -78,6 +95,22 @@ impl Server {
         let response = self.0.handle(Self::request("GET", path, &[], "")).await;
         assert_eq!(response.status(), 200);
         Events { body: response.into_body(), pending: Vec::new() }
+    }
+}
+
+struct InProcess {
+    server: Arc<ApiServer>,
+    user: Arc<UserInfo>,
+}
+
+impl Transport for InProcess {
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<minik_client::Body>, TransportError>> {
+        let mut request = request.map(body_from_bytes);
+        request.extensions_mut().insert(self.user.clone());
+        async move { Ok(self.server.handle(request).await) }.boxed()
     }
 }
 

@@ -49,6 +49,14 @@ pub struct ControllerManager {
     /// Certificate of the authority that Pods trust the API server by.
     #[arg(long)]
     pub root_ca_file: PathBuf,
+    /// Certificate of the authority that signs certificate requests; without one none is signed.
+    #[arg(long, requires = "cluster_signing_key_file")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+    #[arg(long, requires = "cluster_signing_cert_file")]
+    pub cluster_signing_key_file: Option<PathBuf>,
+    /// Key that signs tokens in Secrets of service accounts; without one such Secrets stay empty.
+    #[arg(long)]
+    pub service_account_private_key_file: Option<PathBuf>,
 }
 
 /// Runs until it is told to end. Its kubeconfigs (`admin`, `scheduler`, `controller-manager`) lie in the data folder.
@@ -78,8 +86,13 @@ pub fn scheduler(args: &Scheduler) -> Result<(), CliError> {
 }
 
 pub fn controller_manager(args: &ControllerManager) -> Result<(), CliError> {
-    let result = alone::controller_manager(&args.kubeconfig, &args.root_ca_file);
-    result.map_err(|source| ended("the controller manager", source))
+    let alone = alone::ControllerManagerAlone {
+        kubeconfig: args.kubeconfig.clone(),
+        root_ca: args.root_ca_file.clone(),
+        signing: args.cluster_signing_cert_file.clone().zip(args.cluster_signing_key_file.clone()),
+        token_key: args.service_account_private_key_file.clone(),
+    };
+    alone::controller_manager(&alone).map_err(|source| ended("the controller manager", source))
 }
 
 fn ended(component: &'static str, source: anyhow::Error) -> CliError {
