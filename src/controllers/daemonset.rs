@@ -79,7 +79,7 @@ impl Reconciler for DaemonSet {
         }
         let mut history = revisions::history(view, set);
         let mut plan = Plan::of(std::mem::take(&mut history.actions));
-        let mut look = Look::new(view, set, &history.update.hash, now);
+        let mut look = Look::new(view, set, &history, now);
         plan.actions.append(&mut look.claims);
         if !history.collided {
             look.manage();
@@ -111,6 +111,7 @@ struct Fit {
 struct Look<'a> {
     set: &'a Arc<Object>,
     hash: &'a str,
+    hashes: &'a [String],
     now: Timestamp,
     pods: Vec<Arc<Object>>,
     claims: Vec<Action>,
@@ -134,11 +135,12 @@ fn node_of(pod: &Value) -> &str {
 }
 
 impl<'a> Look<'a> {
-    fn new(view: &View, set: &'a Arc<Object>, hash: &'a str, now: Timestamp) -> Look<'a> {
+    fn new(view: &View, set: &'a Arc<Object>, history: &'a revisions::History, now: Timestamp) -> Look<'a> {
         let claimed = claim(view, set, &selector(set));
         let mut look = Look {
             set,
-            hash,
+            hash: &history.update.hash,
+            hashes: &history.hashes,
             now,
             pods: claimed.pods,
             claims: claimed.actions,
@@ -162,7 +164,7 @@ impl<'a> Look<'a> {
     }
 
     fn is_new(&self, pod: &Value) -> bool {
-        object::label(pod, POD_HASH) == Some(self.hash)
+        object::label(pod, POD_HASH).is_some_and(|hash| self.hashes.iter().any(|h| h == hash))
     }
 
     fn is_available(&self, pod: &Value) -> bool {
@@ -304,7 +306,7 @@ impl<'a> Look<'a> {
             desired += 1;
             current += i64::from(!pods.is_empty());
             let Some(pod) = there.iter().min_by_key(|p| crate::deployment::created(p)) else { continue };
-            updated += i64::from(there.iter().any(|p| object::label(p, POD_HASH) == Some(self.hash)));
+            updated += i64::from(there.iter().any(|p| self.is_new(p)));
             ready += i64::from(is_ready(pod));
             match availability(pod, min_ready, self.now) {
                 Availability::Yes => available += 1,
@@ -408,7 +410,7 @@ mod tests {
         (CONTROLLERREVISIONS, body)
     }
     fn hash(image: &str) -> String {
-        object::label(&revision(image, 1).1, "controller.kubernetes.io/hash").unwrap().to_string()
+        object::label(&revision(image, 1).1, POD_HASH).unwrap().to_string()
     }
     fn check(set: Value, others: Vec<(ResourceId, Value)>, expected: Expect) {
         let view = View::of(others.into_iter().chain([(DAEMONSETS, set)]));
@@ -442,6 +444,15 @@ mod tests {
             pod("pb", "b", &h, true),
         ];
         check(set("1"), objects, expect!["delete pods d/pb"]);
+    }
+
+    #[test]
+    fn a_second_revision_of_the_same_template_restarts_nothing() {
+        let mut twin = revision("1", 2);
+        twin.1["metadata"]["name"] = "log-twin".into();
+        twin.1["metadata"]["labels"] = json!({POD_HASH: "twin"});
+        let objects = vec![revision("1", 1), twin, node("a", ""), pod("pa", "a", &hash("1"), true)];
+        check(set("1"), objects, expect![""]);
     }
 
     #[test]

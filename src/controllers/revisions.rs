@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::fields::{controller_ref, int, is_controlled_by, safe_hash, same};
 
-/// On revisions; DaemonSets and StatefulSets label their Pods with `POD_HASH`.
+/// On revisions of StatefulSets; those of DaemonSets, and the Pods of both, have `POD_HASH`.
 const HASH: &str = "controller.kubernetes.io/hash";
 pub(crate) const POD_HASH: &str = "controller-revision-hash";
 
@@ -28,6 +28,8 @@ pub(crate) struct History {
     /// Oldest number first.
     pub known: Vec<Arc<Object>>,
     pub update: Revision,
+    /// Hashes of all revisions of the present template: of two, an older one's Pods are no older.
+    pub hashes: Vec<String>,
     pub collisions: i64,
     pub actions: Vec<Action>,
     /// The name is taken by something else: nothing more can be planned.
@@ -71,14 +73,15 @@ pub(crate) fn history(view: &View, owner: &Object) -> History {
             actions.extend(Action::replace(CONTROLLERREVISIONS, "", equal, changed));
         }
         let update = revision_of(equal);
-        return History { known, update, collisions, actions, collided: false };
+        let hashes = known.iter().filter(|r| same(&r["data"], &data)).map(|r| revision_of(r).hash).collect();
+        return History { known, update, hashes, collisions, actions, collided: false };
     }
     let hash = safe_hash(&data, &if collisions == 0 { String::new() } else { collisions.to_string() });
     let name = format!("{}-{hash}", object::name(owner));
     let collided = view.get(CONTROLLERREVISIONS, object::namespace(owner), &name).is_some();
     if !collided {
         let mut labels = owner["spec"]["template"]["metadata"]["labels"].clone();
-        labels[HASH] = hash.clone().into();
+        labels[if owner["kind"] == "DaemonSet" { POD_HASH } else { HASH }] = hash.clone().into();
         actions.push(Action::create(
             CONTROLLERREVISIONS,
             json!({
@@ -91,7 +94,8 @@ pub(crate) fn history(view: &View, owner: &Object) -> History {
         ));
     }
     let update = Revision { name, hash, template: owner["spec"]["template"].clone() };
-    History { known, update, collisions: collisions + i64::from(collided), actions, collided }
+    let hashes = vec![update.hash.clone()];
+    History { known, update, hashes, collisions: collisions + i64::from(collided), actions, collided }
 }
 
 fn adopt(view: &View, owner: &Object) -> Vec<Action> {
