@@ -79,6 +79,8 @@ pub enum TransportError {
     Request(#[from] http::Error),
     #[error("the token file {path} could not be read")]
     Token { path: String, source: std::io::Error },
+    #[error("could not get a token of service account {name}")]
+    ServiceAccount { name: String, source: Box<Error> },
 }
 
 /// The bytes came, and are not what they should be.

@@ -33,6 +33,7 @@ mod endpoints;
 mod ephemeral_volumes;
 mod fields;
 mod garbage_collector;
+mod identity;
 mod job;
 mod job_indexes;
 mod job_policy;
@@ -63,6 +64,7 @@ mod volume_binder;
 mod volume_protection;
 
 pub use certificate_authority::{Authority, AuthorityError};
+pub use identity::Identities;
 pub use node_ipam::Cidr;
 pub use run::{Config, run};
 pub use token_signer::{TokenKeyError, TokenSigner};

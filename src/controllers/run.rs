@@ -37,6 +37,7 @@ use crate::endpoint_slices::EndpointSlices;
 use crate::endpoints::Endpoints;
 use crate::ephemeral_volumes::EphemeralVolumes;
 use crate::garbage_collector::GarbageCollector;
+use crate::identity::{Clients, Identities};
 use crate::job::Job;
 use crate::namespace::NamespaceEnd;
 use crate::namespace_starters::{DefaultServiceAccount, RootCa};
@@ -65,6 +66,8 @@ const SYNC_WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub struct Config {
     pub client: Client,
+    /// As whom the controllers write.
+    pub identities: Identities,
     /// What goes into the ConfigMap `kube-root-ca.crt` of each Namespace.
     pub ca_pem: String,
     /// Signs certificate requests; without one nothing is signed.
@@ -83,6 +86,7 @@ impl Config {
         let cluster_cidr = Cidr { base: [10, 244, 0, 0].into(), prefix: 16 };
         Config {
             client,
+            identities: Identities::One,
             ca_pem,
             authority: None,
             token_signer: None,
@@ -97,7 +101,9 @@ impl Config {
 pub async fn run(mut config: Config, cancel: CancellationToken) {
     let tasks = Tasks::new(cancel.clone());
     let client = config.client.clone();
-    on_secrets(&client, &tasks, config.token_signer.take(), &config.ca_pem);
+    let identities = std::mem::replace(&mut config.identities, Identities::One);
+    let clients = Arc::new(Clients::new(client.clone(), identities));
+    on_secrets(&clients, &tasks, config.token_signer.take(), &config.ca_pem);
     let reconcilers = reconcilers(config);
     let needed = reconcilers.iter().flat_map(|r| r.watches().iter().copied());
     let discovering = [
@@ -110,10 +116,10 @@ pub async fn run(mut config: Config, cancel: CancellationToken) {
     ];
     let resources = needed.chain(discovering);
     let cache = resources.fold(Cache::builder(client.clone()), |builder, r| builder.watch(r)).start(&tasks);
-    tasks.spawn(over_all_resources(client.clone(), cache.clone(), tasks.clone()));
+    tasks.spawn(over_all_resources(clients.clone(), cache.clone(), tasks.clone()));
     for reconciler in reconcilers {
         let recorder = EventRecorder::new(client.clone(), component(reconciler.name()), "", &tasks);
-        let executor = Executor { client: client.clone(), cache: cache.clone(), recorder };
+        let executor = Executor { client: clients.of(reconciler.name()), cache: cache.clone(), recorder };
         tasks.spawn(drive(executor, reconciler, DriverConfig::default()));
     }
     info!("controllers started");
@@ -122,11 +128,12 @@ pub async fn run(mut config: Config, cancel: CancellationToken) {
 }
 
 /// Controllers of a few Secrets, on caches that hold no others: Secrets may be large and are nobody else's business.
-fn on_secrets(client: &Client, tasks: &Tasks, signer: Option<TokenSigner>, ca_pem: &str) {
+fn on_secrets(clients: &Clients, tasks: &Tasks, signer: Option<TokenSigner>, ca_pem: &str) {
+    let client = &clients.manager;
     let of_type = |kind: &str| Selection { field_selector: format!("type={kind}"), ..Selection::default() };
     let start = |cache: &Cache, reconciler: Arc<dyn Reconciler>| {
         let recorder = EventRecorder::new(client.clone(), component(reconciler.name()), "", tasks);
-        let executor = Executor { client: client.clone(), cache: cache.clone(), recorder };
+        let executor = Executor { client: clients.of(reconciler.name()), cache: cache.clone(), recorder };
         tasks.spawn(drive(executor, reconciler, DriverConfig::default()));
     };
     if let Some(signer) = signer {
@@ -148,7 +155,8 @@ fn on_secrets(client: &Client, tasks: &Tasks, signer: Option<TokenSigner>, ca_pe
 }
 
 /// Garbage collection, the end of Namespaces, quotas, autoscaling and budgets: most on a cache of the metadata of all resources there are.
-async fn over_all_resources(client: Client, cache: Cache, tasks: Tasks) {
+async fn over_all_resources(clients: Arc<Clients>, cache: Cache, tasks: Tasks) {
+    let client = clients.manager.clone();
     let (found, discovered) = watch::channel(Arc::new(Discovered::default()));
     tasks.spawn(discovery::follow(client.clone(), cache.clone(), found));
     let metadata = Cache::builder(client.clone()).start(&tasks);
@@ -171,7 +179,7 @@ async fn over_all_resources(client: Client, cache: Cache, tasks: Tasks) {
     ];
     for (reconciler, over) in all {
         let recorder = EventRecorder::new(client.clone(), component(reconciler.name()), "", &tasks);
-        let executor = Executor { client: client.clone(), cache: over.clone(), recorder };
+        let executor = Executor { client: clients.of(reconciler.name()), cache: over.clone(), recorder };
         tasks.spawn(drive(executor, reconciler, config.clone()));
     }
     while changed.changed().await.is_ok() {

@@ -7,11 +7,12 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use minik_apiserver::ApiServer;
 use minik_apiserver::authn::{UserInfo, groups};
-use minik_client::Client;
+use minik_client::{Client, Credentials, Kubeconfig, Remote, Transport};
 use minik_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +85,14 @@ fn static_tokens(text: &str) -> Result<Vec<(String, UserInfo)>> {
     Ok(all)
 }
 
+/// The way to the API server without an identity: each controller brings the token of its service account.
+fn anonymous(kubeconfig: &Path) -> Result<Arc<dyn Transport>> {
+    let failed = || format!("could not use {}", kubeconfig.display());
+    let mut endpoint = Kubeconfig::read(kubeconfig).and_then(|k| k.endpoint("")).with_context(failed)?;
+    endpoint.credentials = Credentials::None;
+    Ok(Arc::new(Remote::new(endpoint).with_context(failed)?))
+}
+
 fn client(kubeconfig: &Path) -> Result<Client> {
     Client::from_kubeconfig(kubeconfig).with_context(|| format!("could not use {}", kubeconfig.display()))
 }
@@ -118,7 +127,8 @@ pub fn controller_manager(alone: &ControllerManagerAlone) -> Result<()> {
     }
     process::block_on(run_to_end(|cancel| {
         let client = client(&alone.kubeconfig)?;
-        let config = control_plane::controllers(client, &alone.root_ca, keys)?;
+        let mut config = control_plane::controllers(client, &alone.root_ca, keys)?;
+        config.identities = minik_controllers::Identities::Each(anonymous(&alone.kubeconfig)?);
         Ok(minik_controllers::run(config, cancel))
     }))
 }
