@@ -364,6 +364,19 @@ pub fn masked_prefix(name: &str) -> String {
     }
 }
 
+/// As fields and names that came after the strict rules have it: one spelling for each address.
+pub fn ip_address(text: &str) -> Vec<String> {
+    let Ok(address) = text.parse::<std::net::IpAddr>() else {
+        return vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()];
+    };
+    let mapped = matches!(address, std::net::IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    if mapped {
+        return vec!["must not be an IPv4-mapped IPv6 address".into()];
+    }
+    let canonical = address.to_string();
+    if canonical == text { Vec::new() } else { vec![format!("must be in canonical form ({canonical:?})")] }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,5 +409,13 @@ mod tests {
         assert_eq!(ip("::ffff:1.2.3.4"), ["must not be an IPv4-mapped IPv6 address"]);
         assert_eq!(cidr("10.0.0.1/8"), ["must not have bits set beyond the prefix length"]);
         assert!(cidr("10.0.0.0/8").is_empty() && cidr("0.0.0.0/0").is_empty() && cidr("::/0").is_empty());
+    }
+
+    #[test]
+    fn an_address_has_one_spelling() {
+        assert!(ip_address("fe80::42:1dff:fe84:f9e2").is_empty() && ip_address("10.0.0.1").is_empty());
+        assert_eq!(ip_address("FE80:0:0:0:0:0:0:1"), ["must be in canonical form (\"fe80::1\")"]);
+        assert_eq!(ip_address("::ffff:10.0.0.1"), ["must not be an IPv4-mapped IPv6 address"]);
+        assert_eq!(ip_address("ten"), ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]);
     }
 }

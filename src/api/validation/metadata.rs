@@ -19,6 +19,8 @@ pub enum NameRule {
     Subdomain,
     Label,
     PathSegment,
+    /// An IP address in its canonical form.
+    Address,
     /// `plural.group`, checked with the rest of the definition.
     Free,
 }
@@ -29,6 +31,7 @@ impl NameRule {
             NameRule::Subdomain => names::dns1123_subdomain(name),
             NameRule::Label => names::dns1123_label(name),
             NameRule::PathSegment => names::path_segment(name),
+            NameRule::Address => names::ip_address(name),
             NameRule::Free => Vec::new(),
         }
     }

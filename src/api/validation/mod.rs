@@ -35,6 +35,7 @@ fn name_rule(kind: &str) -> NameRule {
         "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "ClusterTrustBundle" => NameRule::PathSegment,
         "CustomResourceDefinition" | "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
         "CertificateSigningRequest" => NameRule::Free,
+        "IPAddress" => NameRule::Address,
         _ => NameRule::Subdomain,
     }
 }
