@@ -45,7 +45,11 @@ fn default_class(c: &Cluster) -> Result<()> {
     c.namespace(ns)?;
     c.kubectl_in(&["apply", "-n", ns, "-f", "-"], STATEFUL)?;
     c.kubectl(&["rollout", "status", "-n", ns, "statefulset/db", "--timeout=60s"])?;
-    ensure!(starts(c, ns)? == 1, "the volume was not empty");
+    // Ready is not yet running: the shell may still be on its way to its first line.
+    eventually("the first start is written down", || {
+        ensure!(starts(c, ns)? == 1);
+        Ok(())
+    })?;
     let mode = c.kubectl(&["exec", "-n", ns, "db-0", "--", "stat", "-c", "%a %g", "/data"])?;
     ensure!(mode == "2777 2000\n", "the volume does not belong to the pod's group: {mode}");
     c.kubectl(&["delete", "pod", "-n", ns, "db-0"])?;
