@@ -29,7 +29,8 @@ pub fn parse_revision(text: &str) -> Result<Revision, Status> {
     }
     text.parse().map_err(|_| {
         let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-        Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: {why}"))
+        // A failure without a reason, as upstream has it for one object and for a watch; a list says it better.
+        Status::new(500, "", format!("resourceVersion: Invalid value: {text:?}: {why}"))
     })
 }
 

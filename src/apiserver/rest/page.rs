@@ -6,7 +6,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use minik_api::{FieldError, FieldErrorType, Status};
+use minik_api::{FieldError, Status};
 use minik_store::Revision;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -48,7 +48,7 @@ pub fn token(revision: Option<Revision>, start_after: &str) -> String {
 }
 
 fn open_token(text: &str) -> Result<Token, Status> {
-    let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+    let bad = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
     let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| bad(&e.to_string()))?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
     if token.v != TOKEN_VERSION || token.start.is_empty() {
@@ -70,7 +70,8 @@ impl PageRequest {
             let at = if token.rv < 0 { At::Now } else { At::Exactly(Revision(token.rv as u64)) };
             return Ok(Self { at, limit, start_after: Some(token.start) });
         }
-        let revision = parse_revision(version)?;
+        let revision = parse_revision(version)
+            .map_err(|s| Status::bad_request(format!("invalid resource version: {}", s.message)))?;
         let at = match exact {
             _ if revision.0 == 0 => At::Now,
             "Exact" => At::Exactly(revision),
@@ -85,32 +86,26 @@ impl PageRequest {
 
 fn check(query: &Query) -> Result<(), Status> {
     let (version, exact) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
+    let path = "resourceVersionMatch";
     let mut faults = Vec::new();
-    let mut forbid = |path: &str, detail: &str| {
-        faults.push(FieldError {
-            kind: FieldErrorType::Forbidden,
-            path: path.into(),
-            value: None,
-            detail: detail.into(),
-        });
-    };
     if !exact.is_empty() {
-        let path = "resourceVersionMatch";
         if version.is_empty() {
-            forbid(path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            faults.push(FieldError::forbidden(path, detail));
         }
         if !query.get("continue").is_empty() {
-            forbid(path, "resourceVersionMatch is forbidden when continue is provided");
+            faults.push(FieldError::forbidden(path, "resourceVersionMatch is forbidden when continue is provided"));
+        }
+        if !matches!(exact, "Exact" | "NotOlderThan") {
+            faults.push(FieldError::not_supported(path, &json!(exact), &["Exact", "NotOlderThan", ""]));
         }
         if exact == "Exact" && version == "0" {
-            forbid(path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+            let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            faults.push(FieldError::forbidden(path, detail));
         }
     }
     if query.has("sendInitialEvents") {
-        forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
-    }
-    if !matches!(exact, "" | "Exact" | "NotOlderThan") {
-        faults.push(FieldError::not_supported("resourceVersionMatch", &json!(exact), &["Exact", "NotOlderThan", ""]));
+        faults.push(FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
     }
     if faults.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", &faults)) }
 }

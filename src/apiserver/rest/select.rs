@@ -34,6 +34,10 @@ impl Selector {
         for requirement in fields.requirements() {
             check_supported(&call.served.row, &requirement.path)?;
         }
+        let name = &call.info.name;
+        if !name.is_empty() && !fields.is_everything() && fields.exact("metadata.name") != Some(name.as_str()) {
+            return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
         Ok(Self { labels, fields })
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Response, header};
-use minik_api::{FieldError, FieldErrorType, Status};
+use minik_api::{FieldError, Status};
 use minik_store::{Entry, Error, Event, EventKind, Range, Revision};
 use rand::Rng;
 use serde_json::json;
@@ -46,29 +46,24 @@ enum Start {
 
 fn check(query: &Query) -> Result<(), Status> {
     let mut faults = Vec::new();
-    let mut forbid = |path: &str, detail: &str| {
-        faults.push(FieldError {
-            kind: FieldErrorType::Forbidden,
-            path: path.into(),
-            value: None,
-            detail: detail.into(),
-        });
-    };
-    let exact = query.get("resourceVersionMatch");
-    match query.optional_flag("sendInitialEvents") {
-        None if !exact.is_empty() => {
-            forbid(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            );
+    let path = "resourceVersionMatch";
+    let forbidden = |detail: &str| FieldError::forbidden(path, detail);
+    let exact = query.get(path);
+    let initial = query.has("sendInitialEvents");
+    if initial && exact != "NotOlderThan" {
+        faults.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+    }
+    if !exact.is_empty() {
+        if !initial {
+            let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            faults.push(forbidden(detail));
         }
-        Some(_) if exact.is_empty() => {
-            forbid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        if exact != "NotOlderThan" {
+            faults.push(FieldError::not_supported(path, &json!(exact), &["NotOlderThan"]));
         }
-        Some(_) if exact != "NotOlderThan" => {
-            faults.push(FieldError::not_supported("resourceVersionMatch", &json!(exact), &["NotOlderThan"]));
+        if !query.get("continue").is_empty() {
+            faults.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
         }
-        _ => {}
     }
     if faults.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", &faults)) }
 }
@@ -79,7 +74,8 @@ fn start_of(query: &Query) -> Result<Start, Status> {
     Ok(match query.optional_flag("sendInitialEvents") {
         Some(true) => Start::State { then_bookmark: bookmarks },
         Some(false) if revision.0 == 0 => Start::After(Revision(0)),
-        None if revision.0 == 0 => Start::State { then_bookmark: false },
+        // The older way to ask for the same; who reads bookmarks is told the end of it too.
+        None if revision.0 == 0 => Start::State { then_bookmark: bookmarks },
         _ => Start::After(revision),
     })
 }
@@ -283,7 +279,22 @@ mod tests {
         assert_eq!(start("resourceVersion=5"), Ok(Start::After(Revision(5))));
         let streaming = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
         assert_eq!(start(streaming), Ok(Start::State { then_bookmark: true }));
-        assert!(start("sendInitialEvents=true").is_err());
-        assert!(start("resourceVersionMatch=Exact&resourceVersion=5").is_err());
+        assert_eq!(start("allowWatchBookmarks=true"), Ok(Start::State { then_bookmark: true }));
+        assert_eq!(start("sendInitialEvents=false&resourceVersionMatch=NotOlderThan"), Ok(Start::After(Revision(0))));
+    }
+
+    #[test]
+    fn parameters_that_exclude_each_other_are_refused_in_upstreams_words() {
+        let refused =
+            |query: &str| start(query).expect_err("refused").replace("ListOptions.meta.k8s.io \"\" is invalid: ", "");
+        assert_eq!(
+            refused("sendInitialEvents=true"),
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        );
+        assert_eq!(
+            refused("resourceVersionMatch=Exact&resourceVersion=5"),
+            "[resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is \
+             provided, resourceVersionMatch: Unsupported value: \"Exact\": supported values: \"NotOlderThan\"]"
+        );
     }
 }

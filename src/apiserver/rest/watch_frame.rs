@@ -71,18 +71,9 @@ impl Frames {
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let tree = match self.accept.form {
-            Form::Object => {
-                json!({"kind": served.row.kind, "apiVersion": served.row.api_version(), "metadata": metadata})
-            }
-            Form::Metadata => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
-            }
-            Form::Table => {
-                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": null, "rows": []})
-            }
-        };
-        self.write(out, "BOOKMARK", &tree);
+        // In a table it is a row like any other, of an object that has nothing but this metadata.
+        let tree = json!({"kind": served.row.kind, "apiVersion": served.row.api_version(), "metadata": metadata});
+        self.tree(out, served, "BOOKMARK", &tree);
     }
 
     pub fn error(&mut self, out: &mut BytesMut, status: &Status) {
