@@ -8,6 +8,7 @@ mod certificates;
 mod check;
 mod containers;
 mod core;
+mod definition;
 mod metadata;
 mod network;
 mod others;

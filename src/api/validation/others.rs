@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::check::{At, Errors};
+use super::definition;
 use crate::names;
 
 pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
@@ -26,6 +27,7 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
         }
         "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => webhooks(&object.get("webhooks"), errors),
         "APIService" => api_service(object, errors),
+        "CustomResourceDefinition" => definition::create(object, errors),
         "Scale" => errors.non_negative(&spec.get("replicas")),
         _ => {}
     }
