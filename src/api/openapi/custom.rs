@@ -45,7 +45,15 @@ fn name_of(resource: &Resource, kind: &str) -> String {
 }
 
 fn object_schema(kind: &CustomKind, schemas: &mut Schemas) -> Value {
-    let mut schema = kind.schema.cloned().unwrap_or_else(|| json!({"x-kubernetes-preserve-unknown-fields": true}));
+    let says_nothing =
+        |schema: &&Value| schemas.dialect() == Dialect::V2 && schema["x-kubernetes-preserve-unknown-fields"] == true;
+    // Clients of v2 take what is named for all there may be, so nothing is.
+    let Some(schema) = kind.schema.filter(|s| !says_nothing(s)) else {
+        return json!({
+            "type": "object", "x-kubernetes-group-version-kind": gvk(kind.resource, &kind.resource.kind),
+        });
+    };
+    let mut schema = schema.clone();
     if schemas.dialect() == Dialect::V2 {
         simplify(&mut schema);
     }
