@@ -204,6 +204,18 @@ impl Status {
         let message = format!("{verb} is not supported on resources of kind {resource:?}");
         Self { details: Some(details), ..Self::new(405, "MethodNotAllowed", message) }
     }
+    /// The path exists and does not know the method at all.
+    pub fn method_unknown() -> Self {
+        Self::of_route(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    }
+    /// No resource has this path.
+    pub fn path_unknown() -> Self {
+        Self::of_route(404, "NotFound", "the server could not find the requested resource")
+    }
+    /// What is said before anybody knows which object is meant.
+    pub fn of_route(code: u16, reason: &str, message: &str) -> Self {
+        Self { details: Some(Details::default()), ..Self::new(code, reason, message) }
+    }
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let details = Details { retry_after_seconds, ..Details::default() };
         Self { details: Some(details), ..Self::new(429, "TooManyRequests", message) }

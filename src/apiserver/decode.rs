@@ -17,6 +17,36 @@ use crate::call::{Call, FieldValidation};
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
 
+/// Brackets within brackets; objects of Kubernetes are far below.
+const YAML_DEPTH_MAX: usize = 256;
+
+/// Reads YAML, of which JSON is a part and mostly all of it. The time of the YAML parser grows with the square of the
+/// depth, so that is looked at first; without regard to quotes, which nobody but the parser could tell.
+pub fn yaml<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    if let Ok(read) = serde_json::from_slice(body) {
+        return Ok(read);
+    }
+    if flow_depth(body) > YAML_DEPTH_MAX {
+        return Err(format!("exceeded max depth of {YAML_DEPTH_MAX}"));
+    }
+    serde_yaml::from_slice(body).map_err(|e| e.to_string())
+}
+
+fn flow_depth(body: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in body {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 pub fn unsupported(accepted: &[&str]) -> Status {
     let list = accepted.join(", ");
     let message = format!("the body of the request was in an unknown format - accepted media types include: {list}");
@@ -31,7 +61,7 @@ fn refuse(body: &[u8], expected: &GroupVersionKind, why: &str) -> Status {
         kind: String,
         api_version: String,
     }
-    let said: Said = serde_yaml::from_slice(body).unwrap_or_default();
+    let said: Said = yaml(body).unwrap_or_default();
     if said.kind.is_empty() {
         let text = String::from_utf8_lossy(body);
         let summary: String = text.chars().take(30).collect();
@@ -52,7 +82,7 @@ fn read(call_type: &str, body: &Bytes, of: Option<Type>) -> Result<Result<Decode
     Ok(match (call_type, of) {
         ("" | JSON, Some(of)) => decode::from_json(of, body),
         ("" | JSON, None) => decode::untyped_json(body),
-        (YAML, _) => serde_yaml::from_slice::<Value>(body)
+        (YAML, _) => yaml::<Value>(body)
             .map_err(|e| DecodeError::Syntax(format!("yaml: {e}")))
             .and_then(|tree| read_tree(of, tree)),
         (protobuf::CONTENT_TYPE, Some(_)) => {

@@ -75,10 +75,12 @@ fn merging_schema(schema: &Value) -> Value {
         "apiVersion": text, "kind": text, "name": text, "uid": text,
         "controller": {"type": "boolean"}, "blockOwnerDeletion": {"type": "boolean"},
     }});
-    let metadata = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {
+    let entry = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let metadata = json!({"type": "object", "properties": {
         "name": text, "namespace": text, "generateName": text, "uid": text, "resourceVersion": text, "selfLink": text,
         "creationTimestamp": text, "deletionTimestamp": text, "generation": {"type": "integer"},
         "deletionGracePeriodSeconds": {"type": "integer"}, "labels": texts, "annotations": texts,
+        "managedFields": {"type": "array", "x-kubernetes-list-type": "atomic", "items": entry},
         "finalizers": {"type": "array", "x-kubernetes-list-type": "set", "items": text},
         "ownerReferences": {
             "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["uid"], "items": owner,

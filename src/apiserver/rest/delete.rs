@@ -112,7 +112,7 @@ fn from_body(call: &Call) -> Result<Value, Status> {
             let envelope = protobuf::open(&call.body).map_err(|e| wrong(e.to_string()))?;
             protobuf::decode_as(&envelope, Some(of)).map_err(|e| wrong(e.to_string()))
         }
-        "application/yaml" => serde_yaml::from_slice(&call.body).map_err(|e| wrong(e.to_string())),
+        "application/yaml" => crate::decode::yaml(&call.body).map_err(wrong),
         _ => decode::from_json(of, &call.body).map(|d| d.object).map_err(|e| wrong(e.to_string())),
     }
 }

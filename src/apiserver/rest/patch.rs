@@ -28,6 +28,11 @@ const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
+/// The router's refusal of a content type that no route of a built-in kind takes.
+fn unroutable() -> Status {
+    Status::of_route(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+}
+
 enum Kind {
     Json(Value),
     Merge(Value),
@@ -39,7 +44,7 @@ pub async fn patch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Stat
     let accepted: &[&str] = if is_custom { &[JSON, MERGE, APPLY] } else { &[JSON, MERGE, STRATEGIC, APPLY] };
     let content_type = call.content_type();
     if !accepted.contains(&content_type) {
-        return Err(unsupported(accepted));
+        return Err(if is_custom { unsupported(accepted) } else { unroutable() });
     }
     let options = WriteOptions::of(call, "PatchOptions")?;
     if content_type == APPLY {
@@ -173,7 +178,7 @@ async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> R
 /// The body of an apply: only what the manager says, so it is checked against the type but not completed by it.
 fn applied_configuration(call: &Call, options: &WriteOptions) -> Result<Value, Status> {
     let mut tree: Value =
-        serde_yaml::from_slice(&call.body).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+        crate::decode::yaml(&call.body).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
     if !tree.is_object() {
         return Err(Status::bad_request("error decoding YAML: the body is no object"));
     }
@@ -195,6 +200,68 @@ fn applied_configuration(call: &Call, options: &WriteOptions) -> Result<Value, S
     }
     crate::rest::update::check_name(call, &mut tree)?;
     crate::decode::check_namespace(&mut tree, call.object_namespace())?;
-    reread(call, &kind, tree.clone(), options.validation)?;
+    if let Some(fault) = repeated_key(&call.body) {
+        match options.validation {
+            FieldValidation::Strict => {
+                return Err(Status::bad_request(format!("error strict decoding patch: {fault}")));
+            }
+            FieldValidation::Warn => call.warn(fault),
+            FieldValidation::Ignore => {}
+        }
+    }
+    // What the schema does not know, apply itself refuses, whatever the client wants validated.
+    reread(call, &kind, tree.clone(), FieldValidation::Ignore)?;
     Ok(tree)
+}
+
+/// A key that stands twice in one mapping, in the words of Go's YAML.
+fn repeated_key(body: &[u8]) -> Option<String> {
+    let error = serde_yaml::from_slice::<serde_yaml::Value>(body).err()?;
+    let said = error.to_string();
+    let (_, rest) = said.split_once("duplicate entry with key \"")?;
+    let (key, _) = rest.split_once('"')?;
+    let text = String::from_utf8_lossy(body);
+    let line = second_line(&text, key).or(error.location().map(|l| l.line())).unwrap_or(1);
+    Some(format!(
+        "error converting YAML to JSON: yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map"
+    ))
+}
+
+/// The line on which `key` stands for the second time at one depth.
+fn second_line(text: &str, key: &str) -> Option<usize> {
+    let mut seen: Vec<usize> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let content = line.trim_start();
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        let item = content.trim_start_matches("- ").trim_start();
+        // An element of a list begins a mapping of its own.
+        let depth = line.len() - item.len();
+        seen.retain(|d| *d < depth || (*d == depth && item.len() == content.len()));
+        let named = item.trim_start_matches(['"', '\'']).strip_prefix(key);
+        if !named.is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':')) {
+            continue;
+        }
+        if seen.contains(&depth) {
+            return Some(index + 1);
+        }
+        seen.push(depth);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_key_is_found_with_its_line() {
+        let text = "\na: 1\nspec:\n  foo: x\n  list:\n  - foo: y\n  - foo: z\n  foo: w\n";
+        assert_eq!(
+            repeated_key(text.as_bytes()).as_deref(),
+            Some("error converting YAML to JSON: yaml: unmarshal errors:\n  line 8: key \"foo\" already set in map")
+        );
+        assert_eq!(repeated_key(b"a: 1\nb:\n  a: 1\n"), None);
+    }
 }
