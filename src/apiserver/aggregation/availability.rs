@@ -66,6 +66,20 @@ pub fn is_available(service: &Value) -> bool {
     conditions.any(|c| c["type"] == "Available" && c["status"] == "True")
 }
 
+/// Which APIServices cannot be used, for those who watch over a cluster.
+pub fn metrics(objects: &dyn Objects) -> String {
+    const NAME: &str = "aggregator_unavailable_apiservice";
+    let mut out = format!(
+        "# HELP {NAME} [ALPHA] Gauge of APIServices which are marked as unavailable broken down by APIService name.\n\
+         # TYPE {NAME} gauge\n"
+    );
+    for service in objects.list(resources::APISERVICES, "") {
+        let unavailable = u8::from(!is_available(&service));
+        out.push_str(&format!("{NAME}{{name=\"{}\"}} {unavailable}\n", object::name(&service)));
+    }
+    out
+}
+
 /// What is wrong before anybody is called.
 pub fn prospect(objects: &dyn Objects, target: &Target) -> Result<(), Verdict> {
     let (namespace, name, port) = (&target.namespace, &target.service, target.port);

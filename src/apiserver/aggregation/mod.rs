@@ -17,7 +17,7 @@ pub mod order;
 mod published;
 pub mod relay;
 
-pub use availability::born;
+pub use availability::{born, metrics};
 pub use backend::Backend;
 pub use follow::{register, start};
 
