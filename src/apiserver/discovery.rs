@@ -7,8 +7,8 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderValue, Response, header};
-use minik_api::Status;
 use minik_api::registry::api_version;
+use minik_api::{Status, registry};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
@@ -50,14 +50,23 @@ pub fn answer(core: &Core, path: &[&str], headers: &HeaderMap, query: &Query) ->
                 tree["apiVersion"] = "v1".into();
                 tree
             }
-            None => return Ok(reply::text(404, "404 page not found\n")),
+            None => return unknown(name),
         },
         ["apis", name, version] if table.group(name).is_some_and(|g| g.versions.iter().any(|v| v == version)) => {
             resource_list(&table, name, version)
         }
-        _ => return Ok(reply::text(404, "404 page not found\n")),
+        ["apis", name, _] => return unknown(name),
+        _ => return unknown(""),
     };
     Ok(reply::tree(&accept, 200, &tree))
+}
+
+/// Below a built-in group the router answers.
+fn unknown(group: &str) -> Result<Response<Body>, Status> {
+    if registry::groups().iter().any(|g| g.name == group) {
+        return Err(Status::path_unknown());
+    }
+    Ok(reply::text(404, "404 page not found\n"))
 }
 
 fn group(group: &Group) -> Value {

@@ -98,14 +98,19 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
 impl Accept {
     /// As `of`, for what has no protobuf form: custom resources.
     pub fn without_protobuf(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
-        Self::among(headers, query, |encoding| encoding != Encoding::Protobuf)
+        Self::among(headers, query, |encoding, form| encoding != Encoding::Protobuf && has_form(encoding, form))
+    }
+
+    /// As `of`, for what is no row of a table: reviews.
+    pub fn without_table(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
+        Self::among(headers, query, |_, form| form != Form::Table)
     }
 
     pub fn of(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
-        Self::among(headers, query, |_| true)
+        Self::among(headers, query, has_form)
     }
 
-    fn among(headers: &HeaderMap, query: &Query, known: impl Fn(Encoding) -> bool) -> Result<Self, Status> {
+    fn among(headers: &HeaderMap, query: &Query, known: impl Fn(Encoding, Form) -> bool) -> Result<Self, Status> {
         let pretty = wants_pretty(headers, query);
         let gzip = header(headers, http::header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"));
         let wanted = header(headers, http::header::ACCEPT);
@@ -113,13 +118,20 @@ impl Accept {
             return Ok(Self { pretty, gzip, ..Self::default() });
         }
         for range in ranges(wanted) {
-            if let (Some(encoding), Some(form)) = (range.encoding().filter(|e| known(*e)), range.form()) {
+            if let (Some(encoding), Some(form)) = (range.encoding(), range.form())
+                && known(encoding, form)
+            {
                 let pretty = pretty || range.parameter("pretty") == "1";
                 return Ok(Self { encoding, form, pretty, gzip });
             }
         }
         Err(not_acceptable())
     }
+}
+
+/// Tables are never written as protobuf.
+fn has_form(encoding: Encoding, form: Form) -> bool {
+    encoding != Encoding::Protobuf || form != Form::Table
 }
 
 pub fn not_acceptable() -> Status {
@@ -154,5 +166,6 @@ mod tests {
         assert_eq!(accept(metadata), Ok((Encoding::Protobuf, Form::Metadata)));
         assert_eq!(accept("application/cbor, application/json;q=0.9, */*;q=0.1"), Ok((Encoding::Json, Form::Object)));
         assert_eq!(accept("text/html"), Err(406));
+        assert_eq!(accept("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io"), Err(406));
     }
 }

@@ -28,16 +28,17 @@ pub async fn handle(
     query: &Query,
     user: &UserInfo,
 ) -> Result<Response<Body>, Status> {
-    if parts.method != Method::GET && parts.method != Method::HEAD {
-        return Ok(reply::text(405, "405: Method Not Allowed"));
-    }
     let segments: Vec<&str> = info.path.split('/').filter(|s| !s.is_empty()).collect();
+    check_method(&parts.method, &segments)?;
     match segments.as_slice() {
         ["healthz" | "livez" | "readyz", check @ ..] => Ok(health::answer(core, segments[0], check, query)),
         ["version"] => {
             Ok(reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &version(&core.config.git_version)))
         }
-        ["metrics"] => Ok(reply::raw(200, "text/plain; version=0.0.4; charset=utf-8", core.metrics.text())),
+        ["metrics"] => {
+            let text = core.metrics.text() + &aggregation::metrics(core.objects.as_ref());
+            Ok(reply::raw(200, "text/plain; version=0.0.4; charset=utf-8", text))
+        }
         ["api" | "apis", ..] => discovery::answer(core, &segments, &parts.headers, query),
         ["openapi", "v3", rest @ ..] if let Some(owner) = aggregation::openapi::owner(core, &rest.join("/")) => {
             let mut parts = parts.clone();
@@ -48,6 +49,16 @@ pub async fn handle(
         ["openid", ..] | [".well-known", ..] => Ok(published_keys(core, &info.path)),
         _ => Ok(reply::text(404, "404 page not found\n")),
     }
+}
+
+/// Upstream's health checks answer to everything, what lists resources to GET alone.
+fn check_method(method: &Method, segments: &[&str]) -> Result<(), Status> {
+    let allowed = match segments {
+        ["healthz" | "livez" | "readyz", ..] => true,
+        ["api" | "apis" | "version", ..] => method == Method::GET,
+        _ => method == Method::GET || method == Method::HEAD,
+    };
+    if allowed { Ok(()) } else { Err(Status::method_unknown()) }
 }
 
 fn version(git: &str) -> serde_json::Value {

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{HeaderValue, Request, Response, header};
-use minik_api::Status;
+use http::{HeaderValue, Method, Request, Response, header};
+use minik_api::{Status, registry};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -80,13 +80,19 @@ async fn answer(
         return nonresource::handle(core, parts, body, &info, &query, &user).await;
     }
     let Some(served) = core.catalog.lookup(&info.group, &info.version, &info.resource) else {
-        return Ok(reply::text(404, "404 page not found\n"));
+        return unknown(&info.group);
     };
+
     if connect::is_connect(&info) {
         return connect::handle(core, parts, body, &info, &query, &user).await;
     }
+    // HEAD reads like GET as far as rights go, and resources do not have it.
+    if parts.method == Method::HEAD {
+        return Err(Status::method_unknown());
+    }
     let accept = match served.custom() {
         Some(_) => Accept::without_protobuf(&parts.headers, &query)?,
+        None if !served.row.is_stored() => Accept::without_table(&parts.headers, &query)?,
         None => accept?,
     };
     let call = Call {
@@ -107,6 +113,14 @@ async fn answer(
         }
     }
     Ok(response)
+}
+
+/// A resource that nobody serves. In a built-in group the router knows at least that.
+fn unknown(group: &str) -> Result<Response<Body>, Status> {
+    if registry::groups().iter().any(|g| g.name == group) {
+        return Err(Status::path_unknown());
+    }
+    Ok(reply::text(404, "404 page not found\n"))
 }
 
 async fn user_of(core: &Core, parts: &mut http::request::Parts, peer: &Peer) -> Result<Arc<UserInfo>, Status> {

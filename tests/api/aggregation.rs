@@ -217,6 +217,10 @@ async fn an_api_becomes_available_with_its_service_and_is_refused_before() {
     );
     let refused = pair.server.get("/apis/example.com/v1/things").await;
     assert_eq!((refused.code, &refused.body), (503, &json!("service unavailable\n")));
+    let metrics = pair.server.get("/metrics").await.ok();
+    let gauge = |line: &str| metrics.as_str().is_some_and(|text| text.contains(line));
+    assert!(gauge("aggregator_unavailable_apiservice{name=\"v1.example.com\"} 1"));
+    assert!(gauge("aggregator_unavailable_apiservice{name=\"v1.apps\"} 0"));
     pair.service().await;
     let condition = pair.condition("Passed").await;
     assert_eq!((&condition["status"], &condition["message"]), (&json!("True"), &json!("all checks passed")));

@@ -129,3 +129,26 @@ async fn a_definition_takes_its_objects_with_it() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn an_applied_field_that_the_schema_does_not_know_is_refused() {
+    let server = established().await;
+    let path = format!("{TABS}/a?fieldManager=me");
+    let mut unknown = tab("a", json!({"cronSpec": "1"}));
+    unknown["unknownField"] = "x".into();
+    assert_eq!(
+        server.patch("apply", &path, &unknown).await.refusal(),
+        "500 : failed to create typed patch object (default/a; example.com/v1, Kind=CronTab): .unknownField: field not \
+         declared in schema"
+    );
+    let mut meta = tab("a", json!({"cronSpec": "1"}));
+    meta["metadata"]["unknownMeta"] = "x".into();
+    let refusal = server.patch("apply", &path, &meta).await.refusal();
+    assert!(refusal.ends_with(".metadata.unknownMeta: field not declared in schema"), "{refusal}");
+    let twice =
+        "apiVersion: example.com/v1\nkind: CronTab\nmetadata:\n  name: a\nspec:\n  cronSpec: '1'\n  cronSpec: '2'\n";
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let refused = server.send("PATCH", &format!("{path}&fieldValidation=Strict"), &headers, twice).await.refusal();
+    assert!(refused.starts_with("400 BadRequest: error strict decoding patch: "), "{refused}");
+    assert!(refused.ends_with("line 7: key \"cronSpec\" already set in map"), "{refused}");
+}

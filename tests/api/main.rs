@@ -6,5 +6,6 @@ mod basics;
 mod controllers;
 mod conversion;
 mod custom;
+mod edges;
 mod server;
 mod webhooks;

@@ -92,7 +92,11 @@ impl Server {
     }
 
     pub async fn watch(&self, path: &str) -> Events {
-        let response = self.0.handle(Self::request("GET", path, &[], "")).await;
+        self.watch_as(path, &[]).await
+    }
+
+    pub async fn watch_as(&self, path: &str, headers: &[(&str, &str)]) -> Events {
+        let response = self.0.handle(Self::request("GET", path, headers, "")).await;
         assert_eq!(response.status(), 200);
         Events { body: response.into_body(), pending: Vec::new() }
     }

@@ -104,15 +104,14 @@ fn pod_location(pod: &Value, named: &Named<'_>) -> Result<Location, Status> {
 
 fn service(objects: &dyn Objects, namespace: &str, id: &str) -> Result<Location, Status> {
     let named = parse("service", id)?;
-    let service = objects.get(resources::SERVICES, namespace, named.name);
-    let service = service.ok_or_else(|| Status::not_found("services", named.name))?;
+    let nowhere = || unavailable(format!("no endpoints available for service {id:?}"));
+    // Upstream looks for endpoints only; a Service that is not there has none.
+    let service = objects.get(resources::SERVICES, namespace, named.name).ok_or_else(nowhere)?;
     let port_name = port_name(&service, &named)?;
     let slices = objects.list(resources::ENDPOINTSLICES, namespace);
     let ours = slices.iter().filter(|s| object::label(s, "kubernetes.io/service-name") == Some(named.name));
     let found: Vec<(String, u16)> = ours.flat_map(|s| ready(s, &port_name)).collect();
-    let (host, port) = found
-        .choose(&mut rand::rng())
-        .ok_or_else(|| unavailable(format!("no endpoints available for service {id:?}")))?;
+    let (host, port) = found.choose(&mut rand::rng()).ok_or_else(nowhere)?;
     Ok(Location { security: security(named.scheme), host: proxyable(host)?, port: *port })
 }
 

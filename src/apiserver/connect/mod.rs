@@ -26,7 +26,6 @@ use minik_api::Status;
 use crate::authn::UserInfo;
 use crate::body::Body;
 use crate::query::Query;
-use crate::reply;
 use crate::route::RequestInfo;
 use crate::server::Core;
 
@@ -64,7 +63,7 @@ pub async fn handle(
     let proxying = info.subresource == "proxy";
     let of_node = info.resource == "nodes";
     if info.namespace.is_empty() != of_node || (!proxying && !info.rest.is_empty()) {
-        return Ok(reply::text(404, "404 page not found\n"));
+        return Err(Status::path_unknown());
     }
     let allowed = match info.subresource.as_str() {
         "proxy" => true,
@@ -72,7 +71,7 @@ pub async fn handle(
         _ => matches!(parts.method, Method::GET | Method::POST),
     };
     if !allowed {
-        return Ok(reply::text(405, "405: Method Not Allowed"));
+        return Err(Status::method_unknown());
     }
     admit::admit(core, info, query, user).await?;
     let mut headers = std::mem::take(&mut parts.headers);

@@ -32,34 +32,48 @@ use crate::call::Call;
 use crate::reply;
 use crate::server::Core;
 
-/// go-restful's answer to a method that a path does not have.
-fn method_not_allowed() -> Response<Body> {
-    reply::text(405, "405: Method Not Allowed")
+/// A method that a path does not have. Custom resources are routed by another hand upstream, with words of its own.
+fn method_not_allowed(call: &Call) -> Status {
+    let row = &call.served.row;
+    match call.served.custom() {
+        Some(_) if call.info.name.is_empty() && matches!(call.info.verb.as_str(), "update" | "patch" | "delete") => {
+            Status::bad_request("name must be provided")
+        }
+        Some(_) => Status::method_not_allowed(&row.qualified(), &call.info.verb),
+        None => Status::method_unknown(),
+    }
 }
 
-fn page_not_found() -> Response<Body> {
-    reply::text(404, "404 page not found\n")
+fn page_not_found(call: &Call) -> Result<Response<Body>, Status> {
+    if call.served.custom().is_some() {
+        Ok(reply::text(404, "404 page not found\n"))
+    } else {
+        Err(Status::path_unknown())
+    }
 }
 
 pub async fn handle(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
-    let Some(verb) = crate::catalog::verb(&call.info.verb) else { return Ok(method_not_allowed()) };
+    let Some(verb) = crate::catalog::verb(&call.info.verb) else { return Err(method_not_allowed(call)) };
     let row = &call.served.row;
     let across = matches!(verb, Verb::List | Verb::Watch);
     let of_one = matches!(verb, Verb::Get | Verb::Update | Verb::Patch | Verb::Delete);
-    if call.info.name.is_empty() && of_one {
-        return Ok(method_not_allowed());
+    let whole = call.info.subresource.is_empty();
+    let named_create = verb == Verb::Create && whole && !call.info.name.is_empty() && call.served.custom().is_none();
+    if (call.info.name.is_empty() && of_one) || named_create {
+        return Err(method_not_allowed(call));
     }
     if row.is_namespaced() && call.info.namespace.is_empty() && !across {
-        return Ok(if call.info.name.is_empty() { method_not_allowed() } else { page_not_found() });
+        let unknown = call.info.name.is_empty() && call.served.custom().is_none();
+        return if unknown { Err(method_not_allowed(call)) } else { page_not_found(call) };
     }
     if !row.is_namespaced() && !call.info.namespace.is_empty() && row.plural != "namespaces" {
-        return Ok(page_not_found());
+        return page_not_found(call);
     }
     if !call.info.subresource.is_empty() {
         return subresource(core, call, verb).await;
     }
     if !row.verbs.has(verb) {
-        return Ok(method_not_allowed());
+        return Err(method_not_allowed(call));
     }
     deprecation(call);
     match verb {
@@ -76,9 +90,14 @@ pub async fn handle(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
 }
 
 async fn subresource(core: &Arc<Core>, call: &Call, verb: Verb) -> Result<Response<Body>, Status> {
-    let Some(sub) = call.served.row.subresource(&call.info.subresource) else { return Ok(page_not_found()) };
+    let Some(sub) = call.served.row.subresource(&call.info.subresource) else {
+        return match call.served.custom() {
+            Some(_) => Err(call.not_found()),
+            None => Err(Status::path_unknown()),
+        };
+    };
     if !sub.verbs.has(verb) {
-        return Ok(method_not_allowed());
+        return Err(method_not_allowed(call));
     }
     match (sub.name.as_ref(), verb) {
         ("eviction", _) => evict::create(core, call).await,
