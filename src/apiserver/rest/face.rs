@@ -96,7 +96,7 @@ impl Face {
             }
             Face::Scale => new = scaled(served, old, &new)?,
             Face::Finalize => new = keep_but(old, &new, &["spec.finalizers"]),
-            Face::Approval => new = keep_but(old, &new, &["status.conditions"]),
+            Face::Approval => approved(&mut new, old),
             Face::EphemeralContainers => {
                 new = keep_but(old, &new, &["spec.ephemeralContainers"]);
                 count_generation(&served.row, &mut new, old);
@@ -107,6 +107,33 @@ impl Face {
             }
         }
         Ok(new)
+    }
+}
+
+/// Of what an approval writes, its metadata and the conditions count. A condition without times gets them: the time of
+/// an equal one before it, or now.
+fn approved(new: &mut Value, old: &Value) {
+    let mut conditions = new["status"]["conditions"].take();
+    for condition in conditions.as_array_mut().into_iter().flatten() {
+        let before = old["status"]["conditions"].as_array().into_iter().flatten();
+        let mut same = before.filter(|c| c["type"] == condition["type"] && c["status"] == condition["status"]);
+        let since = same.find_map(|c| c["lastTransitionTime"].as_str().map(String::from));
+        if condition["lastUpdateTime"].is_null() {
+            condition["lastUpdateTime"] = now().into();
+        }
+        if condition["lastTransitionTime"].is_null() {
+            condition["lastTransitionTime"] = since.unwrap_or_else(now).into();
+        }
+    }
+    for field in ["spec", "status"] {
+        new[field] = old[field].clone();
+    }
+    if conditions.is_array() {
+        new["status"]["conditions"] = conditions;
+    } else if let Some(status) = new["status"].as_object_mut() {
+        status.remove("conditions");
+    } else if let Some(fields) = new.as_object_mut() {
+        fields.remove("status");
     }
 }
 
@@ -208,4 +235,26 @@ fn scaled(served: &Served, old: &Value, scale: &Value) -> Result<Value, Status> 
     set(&mut new, scale_paths(served).replicas, replicas.into());
     strategy::prepare_update(&served.row, &mut new, old);
     Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_approval_changes_metadata_and_conditions_alone() {
+        let old = json!({"metadata": {"name": "c"}, "spec": {"request": "a"}, "status": {"certificate": "x"}});
+        let condition = json!({"type": "Approved", "status": "True"});
+        let mut new = json!({"metadata": {"name": "c", "annotations": {"a": "b"}}, "spec": {"request": "other"},
+            "status": {"conditions": [condition]}});
+        approved(&mut new, &old);
+        assert_eq!((&new["metadata"]["annotations"]["a"], &new["spec"]), (&json!("b"), &old["spec"]));
+        assert_eq!(new["status"]["certificate"], "x");
+        let first = new["status"]["conditions"][0].clone();
+        assert!(first["lastUpdateTime"].is_string() && first["lastTransitionTime"].is_string());
+        let mut again = new.clone();
+        again["status"]["conditions"] = json!([{"type": "Approved", "status": "True", "reason": "again"}]);
+        approved(&mut again, &new);
+        assert_eq!(again["status"]["conditions"][0]["lastTransitionTime"], first["lastTransitionTime"]);
+    }
 }
