@@ -233,6 +233,7 @@ fn projected(at: &At<'_>, errors: &mut Errors) {
                 }
                 "downwardAPI" => part.get("items").items().for_each(|file| downward_file(&file, &part, errors)),
                 "serviceAccountToken" => token(at, &part, errors),
+                "podCertificate" => pod_certificate(&part, errors),
                 _ => {}
             }
             for item in part.get("items").items() {
@@ -246,6 +247,37 @@ fn projected(at: &At<'_>, errors: &mut Errors) {
         if kinds.iter().filter(|k| !source.get(k).is_null()).count() > 1 {
             errors.forbidden(&source, "may not specify more than 1 volume type per source");
         }
+    }
+}
+
+/// A certificate lives at least an hour; at most 91 days, or one where Kubernetes itself signs.
+fn pod_certificate(certificate: &At<'_>, errors: &mut Errors) {
+    const HOUR: i64 = 3600;
+    const KEY_TYPES: [&str; 6] = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
+    let signer = certificate.get("signerName");
+    if signer.text().is_empty() {
+        errors.required(&signer, "");
+    }
+    errors.one_of(&certificate.get("keyType"), &KEY_TYPES);
+    let seconds = certificate.get("maxExpirationSeconds");
+    if let Some(asked) = seconds.number() {
+        let is_own =
+            signer.text().split('/').next().is_some_and(|d| d == "kubernetes.io" || d.ends_with(".kubernetes.io"));
+        let most = if is_own { 24 * HOUR } else { 91 * 24 * HOUR };
+        if asked < HOUR {
+            errors.invalid(&seconds, format!("if provided, maxExpirationSeconds must be >= {HOUR}"));
+        }
+        if asked > most {
+            errors.invalid(&seconds, format!("if provided, maxExpirationSeconds must be <= {most}"));
+        }
+    }
+    let paths = ["credentialBundlePath", "keyPath", "certificateChainPath"].map(|path| certificate.get(path));
+    if paths.iter().all(|path| path.text().is_empty()) {
+        let detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        errors.required(certificate, detail);
+    }
+    for path in paths.iter().filter(|path| !path.text().is_empty()) {
+        local_path(path, errors);
     }
 }
 
