@@ -4,6 +4,8 @@
 //! Called by: every handler.
 //! Never: decodes.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use http_body::Frame;
@@ -15,6 +17,8 @@ pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
 
 /// Upstream's limit on a request that is decoded.
 pub const REQUEST_BYTES_MAX: usize = 3 << 20;
+/// Upstream's `--request-timeout`.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
@@ -30,9 +34,15 @@ pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     StreamBody::new(chunks.map(|bytes| Ok::<_, BoxError>(Frame::data(bytes)))).boxed_unsync()
 }
 
-/// All of a request's body.
+/// All of a request's body, which must be complete in upstream's time for a whole request.
 pub async fn read(body: Body) -> Result<Bytes, Status> {
-    collect(body, REQUEST_BYTES_MAX).await
+    match tokio::time::timeout(REQUEST_TIME_MAX, collect(body, REQUEST_BYTES_MAX)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let message = "Timeout: request did not complete within requested timeout - context deadline exceeded";
+            Err(Status::new(504, "Timeout", message))
+        }
+    }
 }
 
 /// All of an answer that this server gave itself.

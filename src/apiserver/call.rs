@@ -15,6 +15,7 @@ use minik_api::{FieldError, Status};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::audit::Trail;
 use crate::authn::UserInfo;
 use crate::catalog::Served;
 use crate::negotiate::Accept;
@@ -30,6 +31,8 @@ pub struct Call {
     pub body: Bytes,
     pub served: Arc<Served>,
     pub warnings: Mutex<Vec<String>>,
+    /// What the audit log is told of this request.
+    pub trail: Option<Arc<Trail>>,
 }
 
 impl Call {

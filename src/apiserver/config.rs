@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use minik_store::Store;
 
+use crate::audit::Audit;
 use crate::authn::UserInfo;
 
 /// A certificate chain and its key, in PEM.
@@ -66,6 +67,8 @@ pub struct Config {
     pub front_proxy: Option<KeyPair>,
     /// Shown in `/version`.
     pub git_version: String,
+    /// `None`: nothing is audited.
+    pub audit: Option<Audit>,
 }
 
 impl Config {
@@ -86,6 +89,7 @@ impl Config {
             front_proxy_ca: None,
             front_proxy: None,
             git_version: "v1.37.2".into(),
+            audit: None,
         }
     }
 }

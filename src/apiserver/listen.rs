@@ -32,6 +32,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests may go on once the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that went away without a word is found out by not answering, on HTTP/2 and below it; until then its watches
+/// hold what they hold.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+const PROBES_UNANSWERED: u32 = 4;
 /// After a failed accept, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Upstream's limit per HTTP/2 connection is 100 by default; in-process benchmarks and many informers want more.
@@ -113,6 +118,7 @@ async fn connect(
 ) {
     // Small answers must not wait for more data to fill a packet.
     let _ = stream.set_nodelay(true);
+    probe(&stream);
     let mut peer = Peer { address: Some(address), ..Peer::default() };
     let Some(acceptor) = tls else { return converse(core, stream, peer, cancel).await };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -123,6 +129,18 @@ async fn connect(
         }
         Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
+    }
+}
+
+/// Asks the kernel to probe a silent connection. One that cannot be probed is served all the same.
+fn probe(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let asked = sockopt::set_socket_keepalive(stream, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(stream, PING_INTERVAL))
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, PING_TIMEOUT))
+        .and_then(|()| sockopt::set_tcp_keepcnt(stream, PROBES_UNANSWERED));
+    if let Err(error) = asked {
+        tracing::debug!(%error, "a connection cannot be probed");
     }
 }
 
@@ -140,7 +158,12 @@ where
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -36,7 +36,8 @@ pub async fn handle(
             Ok(reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &version(&core.config.git_version)))
         }
         ["metrics"] => {
-            let text = core.metrics.text() + &aggregation::metrics(core.objects.as_ref());
+            let own = core.metrics.text(&stored(core)) + &core.fairness.metrics();
+            let text = own + &aggregation::metrics(core.objects.as_ref());
             Ok(reply::raw(200, "text/plain; version=0.0.4; charset=utf-8", text))
         }
         ["api" | "apis", ..] => discovery::answer(core, &segments, &parts.headers, query),
@@ -59,6 +60,20 @@ fn check_method(method: &Method, segments: &[&str]) -> Result<(), Status> {
         _ => method == Method::GET || method == Method::HEAD,
     };
     if allowed { Ok(()) } else { Err(Status::method_unknown()) }
+}
+
+/// How many objects there are of each resource.
+fn stored(core: &Core) -> Vec<(String, usize)> {
+    let table = core.catalog.now();
+    let mut counts = std::collections::BTreeMap::new();
+    for served in table.served().iter().filter(|served| served.row.is_stored()) {
+        let prefix = served.prefix("");
+        let range = minik_store::Range { prefix: &prefix, limit: 1, ..Default::default() };
+        if let Ok(page) = core.store.range(&range) {
+            counts.insert(served.row.qualified(), page.entries.len() + page.remaining);
+        }
+    }
+    counts.into_iter().collect()
 }
 
 fn version(git: &str) -> serde_json::Value {

@@ -4,6 +4,7 @@
 //! Called by: connections, and whoever is in the same process.
 //! Never: knows what a handler does.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,10 +16,12 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::aggregation::relay::Passing;
+use crate::audit::{Followed, Stage, Trail};
 use crate::authn::{Peer, UserInfo, impersonation};
 use crate::authz::{self, Attributes, ResourceTarget, Target};
 use crate::body::{self, Body};
 use crate::call::Call;
+use crate::metrics::Labels;
 use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::route::RequestInfo;
@@ -39,22 +42,45 @@ async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Respo
     let info = RequestInfo::of(&parts.method, parts.uri.path(), &query);
     let id = parts.headers.get(AUDIT_ID).cloned().unwrap_or_else(new_id);
     let accept = Accept::of(&parts.headers, &query);
-    let (verb, resource) = (info.verb.clone(), info.resource.clone());
+    let labels = Labels::of(&info);
+    let in_flight = core.metrics.begin(&labels);
+    let lasts = info.verb == "watch" || connect::is_connect(&info);
+    let followed = Followed::default();
     // A fault in one handler must not take the connection's other requests with it.
-    let work = std::panic::AssertUnwindSafe(answer(core, &mut parts, body, info, query, accept.clone(), peer));
-    let outcome = work.catch_unwind().await.unwrap_or_else(|_| Err(Status::internal("the request's handler failed")));
-    let mut response = outcome.unwrap_or_else(|status| reply::status(&accept.unwrap_or_default(), &status));
+    let work = std::panic::AssertUnwindSafe(answer(
+        core,
+        &mut parts,
+        body,
+        info,
+        query,
+        accept.clone(),
+        Origin { peer, id: &id, followed: &followed },
+    ));
+    let outcome = work.catch_unwind().await.unwrap_or_else(|_| {
+        followed.trail().iter().for_each(|trail| trail.tell(Stage::Panic, Some(500)));
+        Err(Status::internal("the request's handler failed"))
+    });
+    let response = outcome.unwrap_or_else(|status| reply::status(&accept.unwrap_or_default(), &status));
+    let mut response = followed.answered(response, lasts).await;
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, id);
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
-    core.metrics.request(&verb, &resource, response.status().as_u16(), started.elapsed());
+    drop(in_flight);
+    core.metrics.request(labels, response.status().as_u16(), started.elapsed());
     response
 }
 
 fn new_id() -> HeaderValue {
     HeaderValue::from_str(&Uuid::new_v4().to_string()).expect("a uuid is plain ASCII")
+}
+
+/// Where a request comes from, and its audit trail.
+struct Origin<'o> {
+    peer: &'o Peer,
+    id: &'o HeaderValue,
+    followed: &'o Followed,
 }
 
 async fn answer(
@@ -64,16 +90,60 @@ async fn answer(
     info: RequestInfo,
     query: Query,
     accept: Result<Accept, Status>,
-    peer: &Peer,
+    origin: Origin<'_>,
 ) -> Result<Response<Body>, Status> {
-    let mut user = user_of(core, parts, peer).await?;
+    let known = user_of(core, parts, origin.peer).await;
+    if let Some(auditor) = &core.auditor {
+        // Who could not be identified is told of without a name.
+        let nobody = UserInfo::default();
+        let user = known.as_ref().map_or(&nobody, Arc::as_ref);
+        let id = origin.id.to_str().unwrap_or("");
+        origin.followed.set(auditor.begin(parts, origin.peer, &info, user, id));
+    }
+    let trail = origin.followed.trail();
+    let mut user = known?;
     let asked = attributes(&user, &info);
     if let Some(other) = impersonation::impersonate(&mut parts.headers, &asked, core.authorizer.as_ref())? {
+        trail.iter().for_each(|trail| trail.impersonated(&other));
         user = Arc::new(other);
     }
-    authorize(core, &user, &info)?;
+    // What goes on for long is limited by nobody but its client; a watch takes a turn to begin.
+    if connect::is_connect(&info) {
+        authorize(core, &user, &info, trail.as_deref())?;
+        return connect::handle(core, parts, body, &info, &query, &user).await;
+    }
+    let turn = match core.fairness.turn(&user, &info).await {
+        Ok(turn) => turn,
+        Err(refused) => return Ok(refused.answer()),
+    };
+    let said = accept.clone().unwrap_or_default();
+    let request = Admitted { info, query, accept, user, trail, address: origin.peer.address };
+    let outcome = admitted(core, parts, body, request).await;
+    let mut response = outcome.unwrap_or_else(|status| reply::status(&said, &status));
+    turn.tell(response.headers_mut());
+    Ok(response)
+}
+
+/// A request whose turn it is.
+struct Admitted {
+    info: RequestInfo,
+    query: Query,
+    accept: Result<Accept, Status>,
+    user: Arc<UserInfo>,
+    trail: Option<Arc<Trail>>,
+    address: Option<SocketAddr>,
+}
+
+async fn admitted(
+    core: &Arc<Core>,
+    parts: &mut http::request::Parts,
+    body: Body,
+    request: Admitted,
+) -> Result<Response<Body>, Status> {
+    let Admitted { info, query, accept, user, trail, address } = request;
+    authorize(core, &user, &info, trail.as_deref())?;
     if let Some(backend) = core.aggregation.of_path(&info.path) {
-        let passing = Passing::of(parts, body, peer.address);
+        let passing = Passing::of(parts, body, address);
         return aggregation::relay::handle(core, &backend, passing, &user).await;
     }
     if !info.is_resource {
@@ -82,10 +152,6 @@ async fn answer(
     let Some(served) = core.catalog.lookup(&info.group, &info.version, &info.resource) else {
         return unknown(&info.group);
     };
-
-    if connect::is_connect(&info) {
-        return connect::handle(core, parts, body, &info, &query, &user).await;
-    }
     // HEAD reads like GET as far as rights go, and resources do not have it.
     if parts.method == Method::HEAD {
         return Err(Status::method_unknown());
@@ -98,6 +164,7 @@ async fn answer(
     let call = Call {
         headers: std::mem::take(&mut parts.headers),
         body: body::read(body).await?,
+        trail,
         warnings: Mutex::default(),
         info,
         query,
@@ -105,6 +172,9 @@ async fn answer(
         accept,
         served,
     };
+    if let Some(trail) = &call.trail {
+        trail.request(&call.body, call.content_type());
+    }
     let mut response = rest::handle(core, &call).await.unwrap_or_else(|status| reply::status(&call.accept, &status));
     for text in call.warnings.lock().iter() {
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
@@ -151,8 +221,11 @@ fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'a> {
     Attributes { user, verb: &info.verb, target }
 }
 
-fn authorize(core: &Core, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
+fn authorize(core: &Core, user: &UserInfo, info: &RequestInfo, trail: Option<&Trail>) -> Result<(), Status> {
     let attributes = attributes(user, info);
     let decision = core.authorizer.authorize(&attributes);
+    if let Some(trail) = trail {
+        trail.decided(decision.is_allowed(), decision.reason());
+    }
     if decision.is_allowed() { Ok(()) } else { Err(authz::forbidden(&attributes, decision.reason())) }
 }

@@ -14,18 +14,20 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::aggregation::{self, Aggregation};
+use crate::audit::{AuditError, Auditor};
 use crate::authn::{Authenticator, Peer};
 use crate::authz::{AlwaysAllow, Authorizer};
 use crate::body::Body;
 use crate::catalog::Catalog;
 use crate::config::{AuthorizationMode, Config};
 use crate::connect::Dialer;
+use crate::fairness::Fairness;
 use crate::listen::{self, ServeError};
 use crate::loopback::{SelfCall, StoredObjects};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::security::{Security, SecurityError, Settings};
-use crate::{bootstrap_objects, definitions, expiry, pipeline};
+use crate::{bootstrap_objects, definitions, expiry, fairness, pipeline, policy_status};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -33,6 +35,8 @@ pub enum BuildError {
     Certificate(String),
     #[error("what a cluster is born with could not be written: {0}")]
     Bootstrap(String),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error(transparent)]
     Security(#[from] SecurityError),
 }
@@ -52,6 +56,8 @@ pub struct Core {
     /// Groups that other servers serve.
     pub aggregation: Aggregation,
     pub metrics: Metrics,
+    pub fairness: Fairness,
+    pub auditor: Option<Arc<Auditor>>,
     pub started: Instant,
     /// Ends watches and other long requests when the server stops.
     pub stopping: CancellationToken,
@@ -99,6 +105,8 @@ impl ApiServer {
             dialer: Dialer::new(config.kubelet.as_ref())?,
             aggregation: Aggregation::new(config.front_proxy.clone()),
             metrics: Metrics::default(),
+            fairness: Fairness::default(),
+            auditor: config.audit.as_ref().map(Auditor::open).transpose()?,
             started: Instant::now(),
             stopping,
             tasks,
@@ -109,6 +117,8 @@ impl ApiServer {
         core.security.authorizers.catch_up(core.objects.as_ref());
         definitions::start(&core);
         aggregation::start(&core);
+        policy_status::start(&core);
+        fairness::start(&core);
         expiry::start(&core);
         Ok(Arc::new(ApiServer { core, tls }))
     }

@@ -2,10 +2,13 @@
 
 mod access;
 mod aggregation;
+mod audit;
 mod basics;
 mod controllers;
 mod conversion;
 mod custom;
 mod edges;
+mod fairness;
+mod policies;
 mod server;
 mod webhooks;

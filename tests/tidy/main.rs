@@ -61,7 +61,7 @@ fn crates_depend_only_where_the_architecture_allows() {
         ("minik-shim", &[]),
         ("minik-network", &[]),
         ("minik-client", &["minik-api"]),
-        ("minik-apiserver", &["minik-api", "minik-descriptions", "minik-store"]),
+        ("minik-apiserver", &["minik-api", "minik-cel", "minik-descriptions", "minik-store"]),
         ("minik-scheduler", &["minik-api", "minik-client"]),
         ("minik-controllers", &["minik-api", "minik-client"]),
         ("minik-proxy", &["minik-api", "minik-client", "minik-network"]),

@@ -56,6 +56,11 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const KUBECTL: &str = "kubectl";
 
+/// Lays `said` over `live` without any ownership: what admission policies do.
+pub fn merge(structure: Structure<'_>, live: &Value, said: &Value) -> Value {
+    walk::merge(structure, live, said, true)
+}
+
 /// Merges what `manager` wants to say about the object into the live one. A field that another manager owns with
 /// another value is a conflict (409) unless `force`. `type_name` is that of OpenAPI: `io.k8s.api.core.v1.Pod`;
 /// `now` is RFC 3339. The result still wants decoding and defaults.

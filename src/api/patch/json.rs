@@ -23,6 +23,13 @@ pub enum Fault {
     DoesNotApply(String),
 }
 
+impl Fault {
+    /// Whether the document is simply not what a `test` operation asked for.
+    pub fn is_failed_test(&self) -> bool {
+        matches!(self, Self::DoesNotApply(text) if text.starts_with("testing ") && text.ends_with("test failed"))
+    }
+}
+
 /// `patch` is the list of operations. What a client sees of a patch that does not fit is upstream's bare sentence.
 pub fn apply(document: &Value, patch: &Value) -> Result<Value, Status> {
     operate_all(document, patch).map_err(|fault| match fault {

@@ -65,12 +65,15 @@ impl Admissions {
 impl Admission for Admissions {
     async fn mutate(&self, review: &mut Review) -> Result<(), Status> {
         service_account::wait_for_default(review, &self.world).await;
-        let mut rounds = webhook::Rounds::default();
+        let (mut policies, mut webhooks) = (policy::Rounds::default(), webhook::Rounds::default());
         self.plugins.iter().try_for_each(|plugin| plugin.mutate(review, &self.world))?;
-        // What a webhook changed, plugins and earlier webhooks may want to complete once more.
-        if webhook::mutate(review, &self.world, &mut rounds).await? {
+        let changed = policy::mutate(review, &self.world, &mut policies)?;
+        // What a policy or a webhook changed, plugins, policies and earlier webhooks may want to complete once more.
+        if webhook::mutate(review, &self.world, &mut webhooks).await? || changed {
+            policies.again();
             self.plugins.iter().try_for_each(|plugin| plugin.mutate(review, &self.world))?;
-            webhook::mutate(review, &self.world, &mut rounds).await?;
+            policy::mutate(review, &self.world, &mut policies)?;
+            webhook::mutate(review, &self.world, &mut webhooks).await?;
         }
         Ok(())
     }

@@ -1,137 +1,231 @@
 //! CEL expressions of webhooks and policies.
 //!
-//! Owns: the environment they are compiled in, programs already compiled, and turning objects into CEL values.
-//! Called by: match conditions, validations, messages.
+//! Owns: what such an expression may name, the facts of one write behind those names, conditions, budgets.
+//! Called by: webhooks' match conditions, admission policies.
 //! Never: lets an expression do anything but look.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
-use cel::objects::{Key, Map};
-use cel::{Context, Env, Program};
+use minik_api::resources;
+use minik_cel::types::{AUTHORIZER, RESOURCE_CHECK};
+use minik_cel::{Environment, Failure, Meter, Program, Scope, Type, Value as Cel};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::Review;
 use super::asking::Asking;
+use super::plugin::World;
+use super::webhook::request;
 
-/// Compiled programs are kept by their text; this many, then all are forgotten.
+/// Compiled conditions are kept by their text; this many, then all are forgotten.
 const PROGRAMS_MAX: usize = 1024;
+/// What one evaluation, all expressions of a policy under one binding, and all conditions may cost.
+const CALL_COST_MAX: u64 = 1_000_000;
+pub const POLICY_COST_MAX: u64 = 10_000_000;
+pub const CONDITIONS_COST_MAX: u64 = 2_500_000;
 
-fn environment() -> Arc<Env> {
-    static ENVIRONMENT: OnceLock<Arc<Env>> = OnceLock::new();
-    let build = || {
-        let mut env = Env::stdlib();
-        for extension in
-            [cel::extensions::strings, cel::extensions::lists, cel::extensions::math, cel::extensions::encoders]
-        {
-            // Two libraries that declare the same function would be a fault of this table alone.
-            env.add_extension(extension).expect("the extension libraries do not overlap");
-        }
-        env.add_extension(super::asking::declare).expect("nobody else asks the authorizer");
-        Arc::new(env)
-    };
-    ENVIRONMENT.get_or_init(build).clone()
+/// Whether an expression may use `params`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Params {
+    None,
+    Known,
 }
 
-/// The program of an expression, or why it is none.
-pub fn compile(text: &str) -> Result<Arc<Program>, String> {
-    static PROGRAMS: OnceLock<Mutex<HashMap<String, Arc<Program>>>> = OnceLock::new();
-    let programs = PROGRAMS.get_or_init(Mutex::default);
-    if let Some(program) = programs.lock().get(text) {
-        return Ok(program.clone());
+/// A compiled expression, or upstream's message about why it is none.
+pub type Compiled = Result<Program, String>;
+
+static REQUEST: LazyLock<Type> = LazyLock::new(|| {
+    let text = || Type::String;
+    let kind = Type::object("kubernetes.GroupVersionKind", [("group", text()), ("version", text()), ("kind", text())]);
+    let resource =
+        Type::object("kubernetes.GroupVersionResource", [("group", text()), ("version", text()), ("resource", text())]);
+    let user = Type::object(
+        "kubernetes.UserInfo",
+        [
+            ("username", text()),
+            ("uid", text()),
+            ("groups", Type::list(text())),
+            ("extra", Type::map(text(), Type::list(text()))),
+        ],
+    );
+    Type::object(
+        "kubernetes.AdmissionRequest",
+        [
+            ("kind", kind.clone()),
+            ("resource", resource.clone()),
+            ("subResource", text()),
+            ("requestKind", kind),
+            ("requestResource", resource),
+            ("requestSubResource", text()),
+            ("name", text()),
+            ("namespace", text()),
+            ("operation", text()),
+            ("userInfo", user),
+            ("dryRun", Type::Bool),
+            ("options", Type::Dyn),
+        ],
+    )
+});
+
+static NAMESPACE: LazyLock<Type> = LazyLock::new(|| {
+    let text = || Type::String;
+    let texts = || Type::map(text(), text());
+    let metadata = Type::object(
+        "kubernetes.NamespaceMetadata",
+        [
+            ("name", text()),
+            ("generateName", text()),
+            ("namespace", text()),
+            ("labels", texts()),
+            ("annotations", texts()),
+            ("UID", text()),
+            ("creationTimestamp", Type::Timestamp),
+            ("deletionGracePeriodSeconds", Type::Int),
+            ("deletionTimestamp", Type::Timestamp),
+            ("generation", Type::Int),
+            ("resourceVersion", text()),
+            ("finalizers", Type::list(text())),
+        ],
+    );
+    let spec = Type::object("kubernetes.NamespaceSpec", [("finalizers", Type::list(text()))]);
+    let status = Type::object("kubernetes.NamespaceStatus", [("phase", text())]);
+    Type::object("kubernetes.Namespace", [("metadata", metadata), ("spec", spec), ("status", status)])
+});
+
+/// The names of an expression about a write.
+pub fn environment(params: Params) -> Environment {
+    static NAMES: OnceLock<Environment> = OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        Environment::default()
+            .with("object", Type::Dyn)
+            .with("oldObject", Type::Dyn)
+            .with("request", REQUEST.clone())
+            .with("namespaceObject", NAMESPACE.clone())
+            .with("authorizer", Type::Opaque(AUTHORIZER))
+            .with("authorizer.requestResource", Type::Opaque(RESOURCE_CHECK))
+    });
+    match params {
+        Params::None => names.clone(),
+        Params::Known => names.clone().with("params", Type::Dyn),
     }
-    let program = Arc::new(environment().compile(text).map_err(|e| e.to_string())?);
+}
+
+/// Compiles `text`, which must come to one of `results`.
+pub fn compile(environment: &Environment, text: &str, results: &[Type]) -> Compiled {
+    let program =
+        Program::compile(environment, text.trim()).map_err(|faults| format!("compilation failed: {faults}"))?;
+    let found = program.result();
+    // What is only known at run time is judged then.
+    if found.is_dyn() || results.contains(&Type::Dyn) || results.contains(found) {
+        return Ok(program);
+    }
+    Err(match results {
+        [one] => format!("must evaluate to {}", one.runtime_name()),
+        many => {
+            let names: Vec<&str> = many.iter().map(Type::runtime_name).collect();
+            format!("must evaluate to one of [{}]", names.join(" "))
+        }
+    })
+}
+
+/// A condition, compiled once.
+pub fn condition(text: &str, params: Params) -> Arc<Compiled> {
+    type Known = HashMap<(String, bool), Arc<Compiled>>;
+    static PROGRAMS: OnceLock<Mutex<Known>> = OnceLock::new();
+    let programs = PROGRAMS.get_or_init(Mutex::default);
+    let key = (text.to_string(), params == Params::Known);
+    if let Some(known) = programs.lock().get(&key) {
+        return known.clone();
+    }
+    let compiled = Arc::new(compile(&environment(params), text, &[Type::Bool]));
     let mut programs = programs.lock();
     if programs.len() >= PROGRAMS_MAX {
         programs.clear();
     }
-    programs.insert(text.into(), program.clone());
-    Ok(program)
+    programs.insert(key, compiled.clone());
+    compiled
 }
 
-/// Names an expression may use.
-#[derive(Clone, Default)]
-pub struct Variables {
-    values: HashMap<&'static str, cel::Value>,
-    authorizer: Option<Asking>,
+/// What expressions see of one write.
+pub struct Facts<'r> {
+    review: &'r Review,
+    request: Value,
+    namespace: Option<Arc<Value>>,
+    authorizer: Arc<Asking>,
+    own: Arc<Asking>,
 }
 
-impl Variables {
-    pub fn with(mut self, name: &'static str, value: cel::Value) -> Self {
-        self.values.insert(name, value);
-        self
-    }
-    pub fn with_authorizer(mut self, authorizer: Asking) -> Self {
-        self.authorizer = Some(authorizer);
-        self
-    }
-}
-
-pub fn evaluate(text: &str, variables: &Variables) -> Result<cel::Value, String> {
-    let program = compile(text)?;
-    let mut context = Context::with_env(environment());
-    for (name, value) in &variables.values {
-        context.add_variable_from_value(*name, value.clone());
-    }
-    if let Some(authorizer) = &variables.authorizer {
-        context.add_variable_as_val("authorizer", Box::new(authorizer.clone()));
-    }
-    program.execute(&context).map_err(|error| match error {
-        cel::ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
-        other => other.to_string(),
-    })
-}
-
-/// Integers become CEL's int: clients compare them with literals, which are ints.
-pub fn to_cel(value: &Value) -> cel::Value {
-    match value {
-        Value::Null => cel::Value::Null,
-        Value::Bool(b) => cel::Value::Bool(*b),
-        Value::Number(n) => match n.as_i64() {
-            Some(int) => cel::Value::Int(int),
-            None => cel::Value::Float(n.as_f64().unwrap_or(f64::NAN)),
-        },
-        Value::String(s) => cel::Value::String(Arc::new(s.clone())),
-        Value::Array(items) => cel::Value::List(Arc::new(items.iter().map(to_cel).collect())),
-        Value::Object(fields) => {
-            let pairs = fields.iter().map(|(key, value)| (Key::String(Arc::new(key.clone())), to_cel(value)));
-            cel::Value::Map(Map { map: Arc::new(pairs.collect()) })
+impl<'r> Facts<'r> {
+    pub fn of(review: &'r Review, world: &World) -> Self {
+        let mut request = request(review, "");
+        if let Some(fields) = request.as_object_mut() {
+            fields.remove("object");
+            fields.remove("oldObject");
         }
-    }
-}
-
-/// A map of values that are there already.
-pub fn map_of(pairs: impl IntoIterator<Item = (String, cel::Value)>) -> cel::Value {
-    let pairs = pairs.into_iter().map(|(key, value)| (Key::String(Arc::new(key)), value));
-    cel::Value::Map(Map { map: Arc::new(pairs.collect()) })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn check(expression: &str, expected: Result<bool, &str>) {
-        let object =
-            json!({"metadata": {"name": "web", "labels": {"app": "x"}}, "spec": {"replicas": 7, "list": [1, 2]}});
-        let variables = Variables::default().with("object", to_cel(&object));
-        let outcome = evaluate(expression, &variables);
-        match (outcome, expected) {
-            (Ok(value), Ok(wanted)) => assert_eq!(value, cel::Value::Bool(wanted), "{expression}"),
-            (Err(error), Err(wanted)) => assert!(error.contains(wanted), "{expression}: {error}"),
-            (outcome, _) => panic!("{expression}: {outcome:?}"),
+        let asking = Asking::of(review, world.authorizer.clone());
+        let is_namespace = review.is("", "namespaces", "");
+        let namespaced = !review.namespace.is_empty() && !is_namespace;
+        Self {
+            review,
+            request,
+            namespace: namespaced.then(|| world.objects.get(resources::NAMESPACES, "", &review.namespace)).flatten(),
+            own: Arc::new(asking.about_the_write()),
+            authorizer: Arc::new(asking),
         }
     }
 
-    #[test]
-    fn expressions_look_into_objects() {
-        check("object.spec.replicas <= 5", Ok(false));
-        check("object.spec.replicas * 2 == 14", Ok(true));
-        check("has(object.metadata.labels.app) && !has(object.metadata.annotations)", Ok(true));
-        check("object.metadata.name.startsWith('w') && object.metadata.name.upperAscii() == 'WEB'", Ok(true));
-        check("object.spec.list.all(x, x > 0)", Ok(true));
-        check("object.spec.missing == 1", Err("no such key: missing"));
-        check("object.spec.", Err(""));
+    /// `params` is the parameter's object, where the policy has one.
+    pub fn scope<'f>(&'f self, object: &'f Value, params: Option<&'f Value>) -> Scope<'f> {
+        let namespace = self.namespace.as_deref().map_or(Cel::Null, |n| Cel::typed(n, &NAMESPACE));
+        Scope::default()
+            .with("object", Cel::plain(object))
+            .with("oldObject", Cel::plain(&self.review.old))
+            .with("request", Cel::typed(&self.request, &REQUEST))
+            .with("namespaceObject", namespace)
+            .with("authorizer", Cel::Host(self.authorizer.clone()))
+            .with("authorizer.requestResource", Cel::Host(self.own.clone()))
+            .with("params", params.map_or(Cel::Null, Cel::plain))
     }
+}
+
+/// What evaluations may still cost.
+pub struct Budget(u64);
+
+impl Budget {
+    pub fn new(limit: u64) -> Self {
+        Self(limit)
+    }
+
+    pub fn evaluate<'a>(&mut self, program: &Program, scope: &Scope<'a>) -> Result<Cel<'a>, Failure> {
+        let mut meter = Meter::new(CALL_COST_MAX.min(self.0));
+        let outcome = program.evaluate(scope, &mut meter);
+        if meter.spent() > self.0 {
+            let why = "validation failed due to running out of cost budget, no further validation rules will be run";
+            return Err(Failure::new(why));
+        }
+        self.0 -= meter.spent();
+        outcome
+    }
+}
+
+/// Whether all conditions of `of` hold; a fault in one counts only when none is false.
+pub fn conditions_hold(of: &Value, params: Params, scope: &Scope<'_>) -> Result<bool, String> {
+    let mut faults = Vec::new();
+    let mut budget = Budget::new(CONDITIONS_COST_MAX);
+    for stated in of["matchConditions"].as_array().into_iter().flatten() {
+        let text = stated["expression"].as_str().unwrap_or("");
+        let compiled = condition(text, params);
+        let outcome = match compiled.as_ref() {
+            Ok(program) => budget.evaluate(program, scope).map_err(|failure| failure.to_string()),
+            Err(error) => Err(format!("compilation error: {error}")),
+        };
+        match outcome {
+            Ok(Cel::Bool(true)) => {}
+            Ok(Cel::Bool(false)) => return Ok(false),
+            Ok(_) => faults.push(format!("expression '{text}' did not return a bool")),
+            Err(error) => faults.push(format!("expression '{text}' resulted in error: {error}")),
+        }
+    }
+    if faults.is_empty() { Ok(true) } else { Err(faults.join(", ")) }
 }

@@ -30,7 +30,10 @@ mod taint_nodes;
 pub mod webhook;
 
 pub use chain::Admissions;
+pub use policy::Types;
+pub use policy::{faults as policy_faults, warnings as policy_warnings, webhook_faults};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,6 +43,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::authn::UserInfo;
+use crate::catalog::Served;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -85,6 +89,10 @@ pub struct Review {
     pub dry_run: bool,
     /// Texts of `Warning` headers, in the order they came up.
     pub warnings: Mutex<Vec<String>>,
+    /// What the audit log is told besides the request.
+    pub annotations: Mutex<BTreeMap<String, String>>,
+    /// The resource, when it is a custom one and `object` is its whole object.
+    pub served: Option<Arc<Served>>,
 }
 
 impl Review {
@@ -94,6 +102,11 @@ impl Review {
         if !warnings.contains(&text) {
             warnings.push(text);
         }
+    }
+
+    /// Tells the audit log; the first word on a key counts.
+    pub fn annotate(&self, key: &str, value: impl Into<String>) {
+        self.annotations.lock().entry(key.into()).or_insert_with(|| value.into());
     }
 
     /// Whether the write is to this resource and subresource, whatever its version.
@@ -169,6 +182,8 @@ mod fixture {
             options: Value::Null,
             dry_run: false,
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
+            served: None,
         }
     }
 }

@@ -38,6 +38,8 @@ pub async fn admit(core: &Core, info: &RequestInfo, query: &Query, user: &Arc<Us
         options: Value::Null,
         dry_run: false,
         warnings: Mutex::default(),
+        annotations: Mutex::default(),
+        served: None,
     };
     core.admission.mutate(&mut review).await?;
     core.admission.validate(&review).await

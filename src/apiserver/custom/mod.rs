@@ -7,16 +7,23 @@
 
 mod complete;
 pub mod conversion;
+mod declare;
+mod definition;
 mod format;
 mod names;
 mod prune;
+mod rules;
 mod validate;
 
+pub use declare::escape;
+pub use definition::faults;
 pub use names::{conflicts, rows};
+
+use std::sync::OnceLock;
 
 use minik_api::schema::Type;
 use minik_api::structure::Structure;
-use minik_api::{FieldError, decode};
+use minik_api::{FieldError, FieldErrorType, decode};
 use serde_json::{Value, json};
 
 /// One version of a definition.
@@ -24,6 +31,8 @@ use serde_json::{Value, json};
 pub struct Custom {
     /// `openAPIV3Schema`; `Null` when the version has none.
     schema: Value,
+    /// The schema's rules in CEL, compiled when the first object is validated.
+    rules: OnceLock<Option<rules::Rules>>,
     /// The same with the fields that every object has: what apply merges by.
     merging: Value,
     /// `additionalPrinterColumns`, or `Null`.
@@ -62,9 +71,43 @@ impl Custom {
         Ok(strict)
     }
 
-    pub fn validate(&self, tree: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        validate::root(&self.schema, tree, old)
+    /// Fills in the schema's defaults.
+    pub fn complete(&self, tree: &mut Value) {
+        complete::apply(&self.schema, tree);
     }
+
+    /// The type of its objects in CEL; `None` without a schema.
+    pub fn cel_type(&self) -> Option<minik_cel::Type> {
+        declare::declare(&self.schema, declare::Root::Resource, "object").map(|declared| declared.of)
+    }
+
+    /// What is wrong, and what clients are warned of. Rules in CEL are only evaluated over an object whose shape is
+    /// right.
+    pub fn validate(&self, tree: &Value, old: Option<&Value>) -> (Vec<FieldError>, Vec<String>) {
+        let mut faults = validate::root(&self.schema, tree, old);
+        let Some(rules) = self.rules.get_or_init(|| rules::Rules::of(&self.schema)) else {
+            return (faults, Vec::new());
+        };
+        if faults.iter().any(blocks_rules) {
+            let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            faults.push(FieldError {
+                kind: FieldErrorType::Invalid,
+                path: "<nil>".into(),
+                value: Some("null".into()),
+                detail: detail.into(),
+            });
+            return (faults, Vec::new());
+        }
+        let (mut broken, warnings) = rules.validate(tree, old);
+        faults.append(&mut broken);
+        (faults, warnings)
+    }
+}
+
+/// Faults that leave rules nothing to rely on.
+fn blocks_rules(fault: &FieldError) -> bool {
+    use FieldErrorType::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    matches!(fault.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
 }
 
 /// A version's schema with `apiVersion`, `kind` and `metadata`, which definitions leave out.

@@ -131,6 +131,7 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
     let custom = Custom {
         merging: super::merging_schema(&version["schema"]["openAPIV3Schema"]),
         schema: version["schema"]["openAPIV3Schema"].clone(),
+        rules: std::sync::OnceLock::new(),
         columns: version["additionalPrinterColumns"].clone(),
         scale: scale
             .map(|s| (path(s, "specReplicasPath"), path(s, "statusReplicasPath"), path(s, "labelSelectorPath"))),

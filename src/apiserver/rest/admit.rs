@@ -28,6 +28,8 @@ pub struct Subject {
 }
 
 pub fn review(call: &Call, subject: Subject) -> Review {
+    let whole = call.served.custom().is_some() && subject.kind == call.served.row.kind();
+    let served = whole.then(|| call.served.clone());
     Review {
         user: call.user.clone(),
         operation: subject.operation,
@@ -43,11 +45,16 @@ pub fn review(call: &Call, subject: Subject) -> Review {
         options: subject.options,
         dry_run: subject.dry_run,
         warnings: Mutex::default(),
+        annotations: Mutex::default(),
+        served,
     }
 }
 
-/// Moves what plugins warned about to the call.
+/// Moves what plugins warned about to the call, and what they annotated to the audit log.
 fn pass_warnings(call: &Call, review: &Review) {
+    if let Some(trail) = &call.trail {
+        review.annotations.lock().iter().for_each(|(key, value)| trail.annotate(key, value));
+    }
     for text in review.warnings.lock().drain(..) {
         call.warn(text);
     }

@@ -21,7 +21,7 @@ use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
 use crate::rest::special;
 use crate::server::Core;
-use crate::{decode, reply, stored};
+use crate::{compiled, decode, reply, stored};
 
 /// Names that a client leaves to the server end in this many random letters.
 const SUFFIX_LENGTH: usize = 5;
@@ -142,11 +142,14 @@ async fn attempt(
         None => {
             let mut faults: Vec<_> = special::check_create(call, &tree).into_iter().collect();
             faults.extend(validation::create(&kind.group, &kind.version, &kind.kind, &tree));
+            faults.extend(compiled::faults(&kind, &tree, None));
             faults
         }
         Some(custom) => {
             let mut faults = validation::custom(&tree, None, call.served.row.is_namespaced());
-            faults.extend(custom.validate(&tree, None));
+            let (broken, warnings) = custom.validate(&tree, None);
+            warnings.into_iter().for_each(|text| call.warn(text));
+            faults.extend(broken);
             faults
         }
     };

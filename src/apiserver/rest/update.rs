@@ -21,7 +21,7 @@ use crate::rest::create::{self, Outcome, Track, default, note, respond, store_fa
 use crate::rest::face::Face;
 use crate::rest::special;
 use crate::server::Core;
-use crate::{decode, reply, stored};
+use crate::{compiled, decode, reply, stored};
 
 /// How often a change that names no version is tried again when somebody else was faster.
 const ATTEMPTS_MAX: usize = 16;
@@ -139,10 +139,16 @@ impl Change<'_> {
         let faults = match self.face {
             _ if custom.is_some() => {
                 let mut faults = validation::custom(new, Some(old), call.served.row.is_namespaced());
-                faults.extend(custom.into_iter().flat_map(|c| c.validate(new, Some(old))));
+                let (broken, warnings) = custom.map(|c| c.validate(new, Some(old))).unwrap_or_default();
+                warnings.into_iter().for_each(|text| call.warn(text));
+                faults.extend(broken);
                 faults
             }
-            Face::Whole => validation::update(&kind.group, &kind.version, &kind.kind, new, old),
+            Face::Whole => {
+                let mut faults = validation::update(&kind.group, &kind.version, &kind.kind, new, old);
+                faults.extend(compiled::faults(&kind, new, Some(old)));
+                faults
+            }
             face => {
                 let sub = face.subresource();
                 validation::update_subresource(&kind.group, &kind.version, &kind.kind, sub, new, old)

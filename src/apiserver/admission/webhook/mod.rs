@@ -12,10 +12,11 @@ use std::sync::Arc;
 use minik_api::{Status, object, resources};
 use serde_json::Value;
 
+pub use self::exchange::request;
+
 use self::exchange::Answer;
 use super::Review;
-use super::asking::Asking;
-use super::expression::{self, Variables, to_cel};
+use super::expression::{Facts, Params, conditions_hold};
 use super::plugin::World;
 use super::rules;
 
@@ -66,35 +67,6 @@ fn selected(mut configurations: Vec<Arc<Value>>, review: &Review, world: &World)
     found
 }
 
-/// What every expression about a write may use.
-pub fn variables(review: &Review, world: &World) -> Variables {
-    let mut request = exchange::request(review, "");
-    if let Some(fields) = request.as_object_mut() {
-        fields.remove("object");
-        fields.remove("oldObject");
-    }
-    Variables::default()
-        .with("object", to_cel(&review.object))
-        .with("oldObject", to_cel(&review.old))
-        .with("request", to_cel(&request))
-        .with_authorizer(Asking::of(review, world.authorizer.clone()))
-}
-
-/// Whether all conditions of `of` hold; a fault in one counts only when none is false.
-pub fn conditions_hold(of: &Value, variables: &Variables) -> Result<bool, String> {
-    let mut faults = Vec::new();
-    for condition in of["matchConditions"].as_array().into_iter().flatten() {
-        let text = condition["expression"].as_str().unwrap_or("");
-        match expression::evaluate(text, variables) {
-            Ok(cel::Value::Bool(true)) => {}
-            Ok(cel::Value::Bool(false)) => return Ok(false),
-            Ok(_) => faults.push(format!("expression '{text}' did not return a bool")),
-            Err(error) => faults.push(format!("expression '{text}' resulted in error: {error}")),
-        }
-    }
-    if faults.is_empty() { Ok(true) } else { Err(faults.join(", ")) }
-}
-
 /// `None`: the webhook is not asked, or cannot be and does not mind.
 async fn ask(webhook: &Webhook, review: &Review, world: &World) -> Result<Option<Answer>, Status> {
     let name = webhook.name();
@@ -107,7 +79,8 @@ async fn ask(webhook: &Webhook, review: &Review, world: &World) -> Result<Option
         Err(Status::internal(message))
     };
     if webhook.field("matchConditions").as_array().is_some_and(|c| !c.is_empty()) {
-        match conditions_hold(webhook.whole(), &variables(review, world)) {
+        let facts = Facts::of(review, world);
+        match conditions_hold(webhook.whole(), Params::None, &facts.scope(&review.object, None)) {
             Ok(true) => {}
             Ok(false) => return Ok(None),
             Err(_) if webhook.ignores_failure() => return Ok(None),

@@ -1,63 +1,70 @@
 //! ValidatingAdmissionPolicy: rules in CEL, without a program to call.
 //!
-//! Owns: which policies a write meets through which bindings, their parameters and variables, and what is said when
-//! a rule fails.
+//! Owns: evaluating a policy's rules and audit annotations, and what is said when a rule fails.
 //! Called by: the admission chain, before validating webhooks.
-//! Never: changes an object, or type-checks a policy; the policy's controller tells about that in its status.
+//! Never: changes an object.
 
-use std::sync::Arc;
-
-use minik_api::selector::LabelSelector;
 use minik_api::status::{Cause, Details};
-use minik_api::{Status, object, resources};
-use serde_json::Value;
+use minik_api::{Status, resources};
+use minik_cel::{Scope, Value as Cel};
+use serde_json::{Value, json};
 
-use super::expression::{self, Variables, to_cel};
-use super::plugin::World;
-use super::webhook::{conditions_hold, variables};
-use super::{Review, rules};
+use super::super::Review;
+use super::super::expression::{Budget, Compiled, Facts, POLICY_COST_MAX, conditions_hold};
+use super::super::plugin::World;
+use super::programs::Programs;
+use super::{Met, met, params};
 
-/// Upstream's limit on a computed message.
+/// Upstream's limits on a computed message and on an audit annotation.
 const MESSAGE_BYTES_MAX: usize = 5 << 10;
+const ANNOTATION_BYTES_MAX: usize = 10 << 10;
+
+/// Where failures are told to the audit log.
+const FAILURE_ANNOTATION: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// One rule that did not hold, under one binding.
 struct Failure {
     policy: String,
     binding: String,
     actions: Value,
+    /// Place of the rule in the policy; none for what concerns the policy as a whole.
+    index: Option<usize>,
     message: String,
     reason: String,
 }
 
+impl Failure {
+    fn acts(&self, action: &str) -> bool {
+        self.actions.as_array().is_some_and(|actions| actions.iter().any(|known| known == action))
+    }
+}
+
 pub fn validate(review: &Review, world: &World) -> Result<(), Status> {
-    if rules::is_exempt(review) {
+    let met = met(resources::VALIDATINGADMISSIONPOLICIES, resources::VALIDATINGADMISSIONPOLICYBINDINGS, review, world);
+    if met.is_empty() {
         return Ok(());
     }
-    let bindings = world.objects.list(resources::VALIDATINGADMISSIONPOLICYBINDINGS, "");
-    if bindings.is_empty() {
-        return Ok(());
+    let facts = Facts::of(review, world);
+    let mut judged = Judged { review, failures: Vec::new(), annotations: Vec::new() };
+    for met in &met {
+        judge(met, &facts, world, &mut judged);
     }
-    let mut denied = Vec::new();
-    for failure in failures(review, world, &bindings) {
-        let acts = |action: &str| failure.actions.as_array().is_some_and(|a| a.iter().any(|v| v == action));
-        if acts("Warn") {
-            let Failure { policy, binding, message, .. } = &failure;
-            let text = format!(
-                "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {message}"
-            );
-            review.warn(text);
-        }
-        if acts("Deny") {
-            denied.push(failure);
-        }
+    let Judged { failures, annotations, .. } = judged;
+    annotate(review, &failures, annotations);
+    for failure in failures.iter().filter(|failure| failure.acts("Warn")) {
+        let Failure { policy, binding, message, .. } = failure;
+        review.warn(format!(
+            "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {message}"
+        ));
     }
+    let denied: Vec<&Failure> = failures.iter().filter(|failure| failure.acts("Deny")).collect();
     match denied.first() {
         None => Ok(()),
         Some(first) => Err(refusal(review, first, &denied)),
     }
 }
 
-fn refusal(review: &Review, first: &Failure, denied: &[Failure]) -> Status {
+fn refusal(review: &Review, first: &Failure, denied: &[&Failure]) -> Status {
     let text = |f: &Failure| {
         format!("ValidatingAdmissionPolicy '{}' with binding '{}' denied request: {}", f.policy, f.binding, f.message)
     };
@@ -74,118 +81,131 @@ fn refusal(review: &Review, first: &Failure, denied: &[Failure]) -> Status {
     status
 }
 
-fn failures(review: &Review, world: &World, bindings: &[Arc<Value>]) -> Vec<Failure> {
-    let mut policies = world.objects.list(resources::VALIDATINGADMISSIONPOLICIES, "");
-    policies.sort_by(|a, b| object::name(a).cmp(object::name(b)));
-    let mut found = Vec::new();
-    for policy in policies {
-        let constraints = &policy["spec"]["matchConstraints"];
-        if !constraints.is_object() || !matches(constraints, review, world) {
-            continue;
-        }
-        for binding in bindings.iter().filter(|b| b["spec"]["policyName"] == object::name(&policy)) {
-            let limits = &binding["spec"]["matchResources"];
-            if !limits.is_object() || matches(limits, review, world) {
-                let faults = judge(&policy, binding, review, world);
-                found.extend(faults.into_iter().map(|(message, reason)| Failure {
-                    policy: object::name(&policy).into(),
-                    binding: object::name(binding).into(),
-                    actions: binding["spec"]["validationActions"].clone(),
-                    message,
-                    reason,
-                }));
+/// Tells the audit log what failed under bindings with the action `Audit`, and what policies annotate.
+fn annotate(review: &Review, failures: &[Failure], annotations: Vec<(String, String)>) {
+    let audited: Vec<Value> = failures
+        .iter()
+        .filter(|failure| failure.acts("Audit"))
+        .map(|f| {
+            json!({"message": f.message, "policy": f.policy, "binding": f.binding,
+                "expressionIndex": f.index.unwrap_or(0), "validationActions": f.actions})
+        })
+        .collect();
+    if !audited.is_empty() {
+        review.annotate(FAILURE_ANNOTATION, Value::Array(audited).to_string());
+    }
+    let mut keys: Vec<&String> = annotations.iter().map(|(key, _)| key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    for key in keys {
+        let values: Vec<&str> = annotations.iter().filter(|(k, _)| k == key).map(|(_, v)| v.as_str()).collect();
+        review.annotate(key, values.join(", "));
+    }
+}
+
+/// What came of all policies.
+struct Judged<'r> {
+    review: &'r Review,
+    failures: Vec<Failure>,
+    annotations: Vec<(String, String)>,
+}
+
+impl Judged<'_> {
+    fn fail(&mut self, met: &Met, index: Option<usize>, message: String, reason: &str) {
+        self.failures.push(Failure {
+            policy: met.policy_name().into(),
+            binding: met.binding_name().into(),
+            actions: met.binding["spec"]["validationActions"].clone(),
+            index,
+            message,
+            reason: reason.into(),
+        });
+    }
+
+    /// A fault of the policy itself, which counts unless the policy says otherwise. Upstream refuses for it whatever
+    /// the binding's actions are.
+    fn fault(&mut self, met: &Met, message: String) {
+        if !met.is_lenient() {
+            self.fail(met, None, message, "");
+            if let Some(failure) = self.failures.last_mut() {
+                failure.actions = json!(["Deny"]);
             }
         }
     }
-    found
 }
 
-/// `MatchResources`: no rule at all means every resource.
-fn matches(of: &Value, review: &Review, world: &World) -> bool {
-    let list = |field: &str| of[field].as_array().map_or(&[][..], Vec::as_slice);
-    let any = |rules: &[Value]| rules.iter().any(|rule| rules::rule_matches(rule, review));
-    let included = list("resourceRules");
-    (included.is_empty() || any(included))
-        && !any(list("excludeResourceRules"))
-        && rules::namespace_selected(of, review, world)
-        && rules::object_selected(of, review)
-}
-
-/// Message and reason of each rule that does not hold.
-fn judge(policy: &Value, binding: &Value, review: &Review, world: &World) -> Vec<(String, String)> {
-    let spec = &policy["spec"];
-    let lenient = spec["failurePolicy"] == "Ignore";
-    let fault = |message: String| if lenient { vec![] } else { vec![(message, String::new())] };
-    let params = match params(spec, binding, review, world) {
-        Ok(params) => params,
-        Err(why) => return fault(format!("failed to configure binding: {why}")),
+fn judge(met: &Met, facts: &Facts<'_>, world: &World, judged: &mut Judged<'_>) {
+    let given = match params(met, judged.review, world) {
+        Ok(given) => given,
+        Err(why) => return judged.fault(met, format!("failed to configure binding: {why}")),
     };
-    let namespace = world.objects.get(resources::NAMESPACES, "", &review.namespace);
-    let namespace = namespace.map_or(cel::Value::Null, |n| to_cel(&n));
-    let base = variables(review, world).with("namespaceObject", namespace);
-    let mut found = Vec::new();
-    for param in params {
-        let known = base.clone().with("params", param.map_or(cel::Value::Null, |p| to_cel(&p)));
-        match conditions_hold(spec, &known) {
-            Ok(true) => found.extend(evaluate(spec, known, lenient)),
+    for param in given {
+        let scope = facts.scope(&judged.review.object, param.as_deref());
+        match conditions_hold(&met.policy["spec"], met.takes_params(), &scope) {
+            Ok(true) => evaluate(met, scope.with_composed(&met.programs.variables), judged),
             Ok(false) => {}
-            Err(error) => found.extend(fault(error)),
+            Err(error) => judged.fault(met, error),
         }
     }
-    found
 }
 
-fn evaluate(spec: &Value, known: Variables, lenient: bool) -> Vec<(String, String)> {
-    let (known, broken) = with_variables(spec, known);
-    let mut found = Vec::new();
-    for rule in spec["validations"].as_array().into_iter().flatten() {
+fn evaluate(met: &Met, scope: Scope<'_>, judged: &mut Judged<'_>) {
+    let (spec, programs) = (&met.policy["spec"], met.programs.as_ref());
+    let mut budget = Budget::new(POLICY_COST_MAX);
+    for (index, rule) in spec["validations"].as_array().into_iter().flatten().enumerate() {
         let text = rule["expression"].as_str().unwrap_or("");
-        match expression::evaluate(text, &known) {
-            Ok(cel::Value::Bool(true)) => {}
-            Ok(_) => found.push((message(rule, &known), rule["reason"].as_str().unwrap_or("").to_string())),
-            Err(_) if lenient => {}
+        match run(programs, &programs.validations[index], text, &scope, &mut budget) {
+            Ok(Cel::Bool(true)) => {}
+            Ok(_) => {
+                let message = message(rule, programs.messages[index].as_ref(), &scope, &mut budget);
+                judged.fail(met, Some(index), message, rule["reason"].as_str().unwrap_or(""));
+            }
+            Err(_) if met.is_lenient() => {}
             Err(error) => {
-                let error = explain(error, text, &broken);
-                found.push((format!("expression '{text}' resulted in error: {error}"), String::new()));
+                judged.fail(met, Some(index), format!("expression '{text}' resulted in error: {error}"), "");
             }
         }
     }
-    found
-}
-
-/// Name and fault of a variable that could not be computed.
-type Broken = (String, String);
-
-/// Each variable may use those before it. One that fails is left out: whoever uses it fails, nobody else does.
-fn with_variables(spec: &Value, mut known: Variables) -> (Variables, Vec<Broken>) {
-    let mut values: Vec<(String, cel::Value)> = Vec::new();
-    let mut broken = Vec::new();
-    known = known.with("variables", expression::map_of(values.clone()));
-    for variable in spec["variables"].as_array().into_iter().flatten() {
-        let (name, text) = (variable["name"].as_str().unwrap_or(""), variable["expression"].as_str().unwrap_or(""));
-        match expression::evaluate(text, &known) {
-            Ok(value) => {
-                values.push((name.into(), value));
-                known = known.with("variables", expression::map_of(values.clone()));
+    for (index, annotation) in spec["auditAnnotations"].as_array().into_iter().flatten().enumerate() {
+        let text = annotation["valueExpression"].as_str().unwrap_or("");
+        match run(programs, &programs.annotations[index], text, &scope, &mut budget) {
+            Ok(Cel::String(value)) if !value.trim().is_empty() => {
+                let key = format!("{}/{}", met.policy_name(), annotation["key"].as_str().unwrap_or(""));
+                let end = value.len().min(ANNOTATION_BYTES_MAX);
+                let cut = (0..=end).rev().find(|end| value.is_char_boundary(*end)).unwrap_or(0);
+                judged.annotations.push((key, value[..cut].to_string()));
             }
-            Err(error) => broken.push((name.into(), explain(error, text, &broken))),
+            Ok(_) => {}
+            Err(error) => {
+                judged.fault(met, format!("valueExpression '{text}' resulted in error: {error}"));
+            }
         }
     }
-    (known, broken)
 }
 
-/// An expression that misses a variable is told what is wrong with the variable.
-fn explain(error: String, text: &str, broken: &[Broken]) -> String {
-    let missed = error.strip_prefix("no such key: ");
-    match broken.iter().find(|(name, _)| missed == Some(name) && text.contains(&format!("variables.{name}"))) {
-        Some((name, fault)) => format!("composited variable {name:?} fails to evaluate: {fault}"),
-        None => error,
+fn run<'a>(
+    programs: &Programs,
+    compiled: &Compiled,
+    text: &str,
+    scope: &Scope<'a>,
+    budget: &mut Budget,
+) -> Result<Cel<'a>, String> {
+    match compiled {
+        Ok(program) => budget.evaluate(program, scope).map_err(|failure| failure.to_string()),
+        Err(error) => {
+            // An expression that uses a variable which is no program is told what is wrong with the variable.
+            let uses = |(name, _): &&(String, String)| text.contains(&format!("variables.{name}"));
+            Err(match programs.broken.iter().find(uses) {
+                Some((name, fault)) => format!("composited variable {name:?} fails to compile: {fault}"),
+                None => format!("compilation error: {error}"),
+            })
+        }
     }
 }
 
-fn message(rule: &Value, known: &Variables) -> String {
-    if let Some(text) = rule["messageExpression"].as_str()
-        && let Ok(cel::Value::String(computed)) = expression::evaluate(text, known)
+fn message(rule: &Value, computed: Option<&Compiled>, scope: &Scope<'_>, budget: &mut Budget) -> String {
+    if let Some(Ok(program)) = computed
+        && let Ok(Cel::String(computed)) = budget.evaluate(program, scope)
     {
         let computed = computed.trim();
         if !computed.is_empty() && computed.len() <= MESSAGE_BYTES_MAX && !computed.contains('\n') {
@@ -198,40 +218,12 @@ fn message(rule: &Value, known: &Variables) -> String {
     }
 }
 
-/// The objects a binding gives the policy as `params`; `None` stands for no parameter at all.
-fn params(spec: &Value, binding: &Value, review: &Review, world: &World) -> Result<Vec<Option<Arc<Value>>>, String> {
-    let (kind, reference) = (&spec["paramKind"], &binding["spec"]["paramRef"]);
-    if !kind.is_object() || !reference.is_object() {
-        return Ok(vec![None]);
-    }
-    let text = |value: &Value| value.as_str().unwrap_or("").to_string();
-    let (api_version, name) = (text(&kind["apiVersion"]), text(&kind["kind"]));
-    let own = text(&reference["namespace"]);
-    let namespace = if own.is_empty() { review.namespace.clone() } else { own };
-    let list = world.objects.list_kind(&api_version, &name, &namespace);
-    let list =
-        list.ok_or_else(|| format!("failed to find resource referenced by paramKind: '{api_version}, Kind={name}'"))?;
-    if list.namespaced && namespace.is_empty() {
-        return Err("cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into());
-    }
-    let wanted = text(&reference["name"]);
-    let selector = LabelSelector::from_object(&reference["selector"]).unwrap_or_else(|_| LabelSelector::nothing());
-    let fits = |o: &Arc<Value>| {
-        if wanted.is_empty() { selector.matches(&o["metadata"]["labels"]) } else { object::name(o) == wanted }
-    };
-    let found: Vec<Option<Arc<Value>>> = list.objects.into_iter().filter(fits).map(Some).collect();
-    if found.is_empty() && reference["parameterNotFoundAction"] == "Deny" {
-        return Err("no params found for policy binding with `Deny` parameterNotFoundAction".into());
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::super::Operation;
-    use super::super::fixture::{review, world};
+    use super::super::super::Operation;
+    use super::super::super::fixture::{review, world};
     use super::*;
 
     fn policy(extra: Value) -> Value {
