@@ -14,6 +14,8 @@ pub const STATE: &str = "/var/lib/minik";
 pub const IMAGES: &str = "/var/lib/minik-images";
 pub const RUN: &str = "/run/minik";
 pub const COMPONENT_LOGS: &str = "/var/log/minik";
+/// Under `STATE`, where the cluster audits its API.
+pub const AUDIT_POLICY: &str = "audit-policy.yaml";
 pub const API_PORT: u16 = 6443;
 pub const KUBELET_PORT: u16 = 10250;
 pub const SERVICE_CIDR: &str = "10.96.0.0/16";

@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use minik_apiserver::ApiServer;
+use minik_apiserver::audit::{Audit, Rotation};
 use minik_apiserver::config::{KeyPair, KubeletClient, Tls};
 use minik_client::{Client, Tasks};
 use minik_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{API_PORT, API_READY, NodeConfig, SERVICE_CIDR, STATE, TOKEN_ISSUER, pki};
+use crate::config::{API_PORT, API_READY, AUDIT_POLICY, NodeConfig, SERVICE_CIDR, STATE, TOKEN_ISSUER, pki};
 use crate::{addons, in_process, logging, process, role};
 
 const STORE_FILE: &str = "state.redb";
@@ -114,5 +115,10 @@ pub fn config(store: Store, folder: &Path, address: IpAddr, port: u16) -> Result
     config.service_cidr = SERVICE_CIDR.into();
     config.service_account_issuer = TOKEN_ISSUER.into();
     config.service_account_key = Some(read(&keys.join("sa.key"))?);
+    let policy = folder.join(AUDIT_POLICY);
+    if policy.exists() {
+        let log = folder.join("audit.log");
+        config.audit = Some(Audit { policy: read(&policy)?, log, rotation: Rotation::default() });
+    }
     Ok(config)
 }

@@ -12,7 +12,7 @@ use bollard::Docker;
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
-use minik_node::config::{API_PORT, NodeConfig, Role, Taint};
+use minik_node::config::{API_PORT, AUDIT_POLICY, NodeConfig, Role, Taint};
 
 use crate::cluster::{self, Cluster, State, node_name};
 use crate::commands::delete;
@@ -58,6 +58,9 @@ pub struct Args {
     /// Seconds to wait until every node is Ready.
     #[arg(long, default_value_t = 120)]
     pub wait_timeout: u64,
+    /// Audit policy (audit.k8s.io/v1) of the API server; events go to /var/lib/minik/audit.log in the first node.
+    #[arg(long, value_name = "FILE")]
+    pub apiserver_audit_policy: Option<std::path::PathBuf>,
     /// Keep the nodes when the start fails, to look at them.
     #[arg(long)]
     pub retain: bool,
@@ -226,6 +229,10 @@ fn specs<'a>(
             let api = SocketAddrV4::new(address, API_PORT);
             files.extend(keys.control_plane_files(&config.name, api)?);
             files.push(pki::admin_file(&keys.ca, api, admin));
+            if let Some(path) = &args.apiserver_audit_policy {
+                let failed = |source| CliError::Io { what: path.display().to_string(), source };
+                files.push(NodeFile::public(AUDIT_POLICY, std::fs::read(path).map_err(failed)?));
+            }
         }
         let api = (index == 0).then(|| publish.clone());
         planned.push(Planned { config, image, files: files.into(), api, args });
