@@ -13,6 +13,7 @@ mod metadata;
 mod network;
 mod others;
 mod pod;
+mod pod_certificates;
 mod rbac;
 mod scheduling;
 mod service;
@@ -21,6 +22,8 @@ mod storage;
 mod tests;
 mod volumes;
 mod workloads;
+
+pub use pod_certificates::outcome as certificate_outcome;
 
 use serde_json::Value;
 
@@ -92,6 +95,9 @@ fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &
         ("rbac.authorization.k8s.io", _) => (rbac::create, rbac::update),
         ("storage.k8s.io", _) => (storage::create, storage::update),
         ("certificates.k8s.io", "CertificateSigningRequest") => (certificates::create, certificates::update),
+        ("certificates.k8s.io", "ClusterTrustBundle" | "PodCertificateRequest") => {
+            (pod_certificates::create, pod_certificates::update)
+        }
         ("networking.k8s.io" | "discovery.k8s.io", _) => (network::create, network::update),
         _ => (others::create, others::update),
     };
@@ -121,6 +127,7 @@ pub fn update_subresource(
         ("CertificateSigningRequest", "status" | "approval") => {
             certificates::update_decision(subresource, &at, old, &mut errors);
         }
+        ("PodCertificateRequest", "status") => pod_certificates::request_status(&at, old, &mut errors),
         ("Pod", "ephemeralcontainers") => ephemeral_containers(&at, old, &mut errors),
         (_, "status") => counts(&at.get("status"), &mut errors),
         _ => {}

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::check::{At, Errors};
 use super::containers::{VOLUME_FIELDS, descending_path, field_selector, no_backsteps, resource_selector};
-use super::{core, storage};
+use super::{core, pod_certificates, storage};
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const ONE_SOURCE: &str = "may not specify more than 1 volume type";
@@ -178,7 +178,7 @@ pub fn persistent_source(field: &str, at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn local_path(at: &At<'_>, errors: &mut Errors) {
+pub fn local_path(at: &At<'_>, errors: &mut Errors) {
     descending_path(at, errors);
     if at.text().starts_with("..") && !at.text().starts_with("../") {
         errors.invalid(at, "must not start with '..'");
@@ -233,8 +233,10 @@ fn projected(at: &At<'_>, errors: &mut Errors) {
                 }
                 "downwardAPI" => part.get("items").items().for_each(|file| downward_file(&file, &part, errors)),
                 "serviceAccountToken" => token(at, &part, errors),
-                "podCertificate" => pod_certificate(&part, errors),
-                _ => {}
+                "clusterTrustBundle" => {
+                    one_each(at, pod_certificates::projected_bundle(&part, errors), &mut paths, errors)
+                }
+                _ => one_each(at, pod_certificates::projected_certificate(&part, errors), &mut paths, errors),
             }
             for item in part.get("items").items() {
                 let path = item.get("path");
@@ -250,34 +252,12 @@ fn projected(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A certificate lives at least an hour; at most 91 days, or one where Kubernetes itself signs.
-fn pod_certificate(certificate: &At<'_>, errors: &mut Errors) {
-    const HOUR: i64 = 3600;
-    const KEY_TYPES: [&str; 6] = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
-    let signer = certificate.get("signerName");
-    if signer.text().is_empty() {
-        errors.required(&signer, "");
-    }
-    errors.one_of(&certificate.get("keyType"), &KEY_TYPES);
-    let seconds = certificate.get("maxExpirationSeconds");
-    if let Some(asked) = seconds.number() {
-        let is_own =
-            signer.text().split('/').next().is_some_and(|d| d == "kubernetes.io" || d.ends_with(".kubernetes.io"));
-        let most = if is_own { 24 * HOUR } else { 91 * 24 * HOUR };
-        if asked < HOUR {
-            errors.invalid(&seconds, format!("if provided, maxExpirationSeconds must be >= {HOUR}"));
+/// Files of two sources may not meet.
+fn one_each(volume: &At<'_>, new: Vec<&str>, paths: &mut BTreeSet<String>, errors: &mut Errors) {
+    for path in new {
+        if !paths.insert(path.to_string()) {
+            errors.invalid(&volume.showing(&path.into()), "conflicting duplicate paths");
         }
-        if asked > most {
-            errors.invalid(&seconds, format!("if provided, maxExpirationSeconds must be <= {most}"));
-        }
-    }
-    let paths = ["credentialBundlePath", "keyPath", "certificateChainPath"].map(|path| certificate.get(path));
-    if paths.iter().all(|path| path.text().is_empty()) {
-        let detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
-        errors.required(certificate, detail);
-    }
-    for path in paths.iter().filter(|path| !path.text().is_empty()) {
-        local_path(path, errors);
     }
 }
 

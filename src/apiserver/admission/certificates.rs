@@ -1,7 +1,8 @@
-//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction: who may do what with which signer.
+//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction, ClusterTrustBundleAttest: who may do what with
+//! which signer.
 //!
-//! Owns: the extra right that approving and signing need, and the group nobody may ask for.
-//! Called by: the admission chain for CertificateSigningRequests.
+//! Owns: the extra right that approving, signing and attesting need, and the group nobody may ask for.
+//! Called by: the admission chain for CertificateSigningRequests and ClusterTrustBundles.
 //! Never: signs.
 
 use base64::Engine;
@@ -21,9 +22,10 @@ const RESOURCE: &str = "certificatesigningrequests";
 pub struct CertificateApproval;
 pub struct CertificateSigning;
 pub struct CertificateSubjectRestriction;
+pub struct ClusterTrustBundleAttest;
 
 /// By the signer's name, or by `domain/*` for all signers of a domain.
-fn may(authorizer: &dyn Authorizer, user: &UserInfo, verb: &str, signer: &str) -> bool {
+pub fn may(authorizer: &dyn Authorizer, user: &UserInfo, verb: &str, signer: &str) -> bool {
     let ask = |name: &str| {
         let target = ResourceTarget { group: GROUP, version: "*", resource: "signers", name, ..Default::default() };
         authorizer.authorize(&Attributes { user, verb, target: Target::Resource(target) }).is_allowed()
@@ -77,6 +79,34 @@ impl Plugin for CertificateSubjectRestriction {
         }
         Ok(())
     }
+}
+
+impl Plugin for ClusterTrustBundleAttest {
+    fn validate(&self, review: &Review, world: &World) -> Result<(), Status> {
+        let writes = matches!(review.operation, Operation::Create | Operation::Update);
+        let signer = review.object["spec"]["signerName"].as_str().unwrap_or("");
+        if !writes || !review.is(GROUP, "clustertrustbundles", "") || signer.is_empty() {
+            return Ok(());
+        }
+        // The garbage collector and a rewrite of the storage attest nothing.
+        if review.operation == Operation::Update && without_owners(&review.object) == without_owners(&review.old) {
+            return Ok(());
+        }
+        if may(world.authorizer.as_ref(), &review.user, "attest", signer) {
+            return Ok(());
+        }
+        Err(review.forbid(&format!("user not permitted to attest for signerName {signer:?}")))
+    }
+}
+
+fn without_owners(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion", "generation"] {
+            metadata.remove(field);
+        }
+    }
+    object
 }
 
 #[derive(Debug)]

@@ -12,9 +12,10 @@ use minik_api::Status;
 use super::plugin::{Plugin, World};
 use super::{Admission, Review};
 use super::{
-    certificates, claim_resize, default_ingress_class, default_storage_class, default_toleration_seconds, limit_ranger,
-    namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, policy, priority, rbac_escalation,
-    resource_quota, runtime_class, service_account, storage_in_use, taint_nodes, webhook,
+    certificate_contents, certificates, claim_resize, default_ingress_class, default_storage_class,
+    default_toleration_seconds, limit_ranger, namespace_lifecycle, node_restriction, pod_security, pod_topology_labels,
+    policy, priority, rbac_escalation, resource_quota, runtime_class, service_account, storage_in_use, taint_nodes,
+    webhook,
 };
 use crate::authz::{Authorizer, Authorizers};
 use crate::objects::{Loopback, Objects};
@@ -32,6 +33,7 @@ impl Admissions {
         let escalation = rbac_escalation::RbacEscalation::new(authorizers.clone());
         let world = World { objects, authorizer: authorizers as Arc<dyn Authorizer> };
         let plugins: Vec<Box<dyn Plugin>> = vec![
+            Box::new(certificate_contents::CertificateContents),
             Box::new(namespace_lifecycle::NamespaceLifecycle),
             Box::new(limit_ranger::LimitRanger),
             Box::new(service_account::ServiceAccount),
@@ -47,6 +49,7 @@ impl Admissions {
             Box::new(certificates::CertificateApproval),
             Box::new(certificates::CertificateSigning),
             Box::new(certificates::CertificateSubjectRestriction),
+            Box::new(certificates::ClusterTrustBundleAttest),
             Box::new(default_ingress_class::DefaultIngressClass),
             Box::new(pod_topology_labels::PodTopologyLabels),
             Box::new(escalation),

@@ -5,6 +5,7 @@
 //! Never: stores an object; it sees the object before the store does.
 
 mod asking;
+mod certificate_contents;
 pub mod certificates;
 mod chain;
 mod claim_resize;
@@ -16,6 +17,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod plugin;
+mod pod_certificate;
 mod pod_security;
 mod pod_topology_labels;
 mod policy;

@@ -8,11 +8,11 @@ use minik_api::{Status, object, resources};
 use serde_json::{Value, json};
 
 use super::plugin::{Plugin, World};
-use super::{Operation, Review, certificates};
+use super::{Operation, Review, certificates, pod_certificate};
 use crate::authz::node_graph::{self, Kind};
 use crate::authz::{Attributes, ResourceTarget, Target};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub struct NodeRestriction;
 
@@ -39,6 +39,7 @@ impl Plugin for NodeRestriction {
             ("storage.k8s.io", "csinodes", _) => same_name(review, node, "CSINode"),
             ("resource.k8s.io", "resourceslices", _) => resource_slice(review, node),
             ("certificates.k8s.io", "certificatesigningrequests", _) => signing_request(review, node),
+            ("certificates.k8s.io", "podcertificaterequests", _) => pod_certificate::check(review, world, node),
             _ => Ok(()),
         }
     }
