@@ -50,8 +50,10 @@ pub struct NodeContext {
 impl NodeContext {
     pub fn volumes(&self) -> volumes::Context {
         volumes::Context {
+            node_name: self.node_name.clone(),
             client: self.client.clone(),
             sources: self.sources.clone(),
+            recorder: self.recorder.clone(),
             pods_dir: self.root_dir.join("pods"),
         }
     }

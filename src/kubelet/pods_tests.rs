@@ -88,6 +88,19 @@ impl Kubelet {
     async fn wait_gone(&self) {
         self.api.wait("pods", "default", "p", "gone", |pod| pod.is_none()).await;
     }
+    /// Waits for what a file of the projected volume `v` says.
+    async fn wait_file(&self, name: &str, says: impl Fn(&str) -> bool) -> String {
+        let path = self.dir.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~projected/v").join(name);
+        let mut last = String::new();
+        for _ in 0..1000 {
+            last = std::fs::read_to_string(&path).unwrap_or_default();
+            if says(&last) {
+                return last;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("{name} says {last:?}");
+    }
     fn calls(&self) -> String {
         self.runtime.calls().join("\n")
     }
@@ -321,4 +334,66 @@ async fn containers_the_runtime_forgot_start_again_as_restarts() {
     let pod = second.api.get("pods", "default", "p").expect("there");
     let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!((&last["reason"], &last["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+}
+
+#[tokio::test]
+async fn trust_bundles_of_a_signer_are_followed_while_the_pod_runs() {
+    let kubelet = start();
+    let bundle = |name: &str, labels: Value, text: &str| {
+        let body = base64_of(text);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        let metadata = json!({"name": name, "labels": labels});
+        json!({"metadata": metadata, "spec": {"signerName": "x.io/s", "trustBundle": pem}})
+    };
+    kubelet.api.put("clustertrustbundles", bundle("x.io:s:one", json!({"live": "yes"}), "one"));
+    kubelet.api.put("clustertrustbundles", bundle("x.io:s:off", json!({}), "off"));
+    kubelet.pod(
+        "{restartPolicy: Always, volumes: [{name: v, projected: {sources: [{clusterTrustBundle: {signerName: x.io/s, labelSelector: {matchLabels: {live: 'yes'}}, path: ca.pem}}]}}], containers: [{name: a, image: 'box:1', volumeMounts: [{name: v, mountPath: /v}]}]}",
+    );
+    kubelet.wait_ready().await;
+    let (one, off) = (base64_of("one"), base64_of("off"));
+    kubelet.wait_file("ca.pem", |text| text.contains(&one) && !text.contains(&off)).await;
+    kubelet.api.put("clustertrustbundles", bundle("x.io:s:two", json!({"live": "yes"}), "two"));
+    kubelet.wait_file("ca.pem", |text| text.contains(&one) && text.contains(&base64_of("two"))).await;
+}
+
+#[tokio::test]
+async fn a_pod_certificate_is_asked_for_waited_for_and_renewed() {
+    let kubelet = start();
+    kubelet.api.put("serviceaccounts", json!({"metadata": {"name": "default", "namespace": "default", "uid": "sa"}}));
+    kubelet.api.put("nodes", json!({"metadata": {"name": "n1", "uid": "node"}}));
+    kubelet.pod(
+        "{restartPolicy: Always, volumes: [{name: v, projected: {sources: [{podCertificate: {signerName: x.io/s, keyType: ECDSAP256, credentialBundlePath: all.pem, certificateChainPath: chain.pem, userAnnotations: {x.io/a: b}}}]}}], containers: [{name: a, image: 'box:1', volumeMounts: [{name: v, mountPath: /v}]}]}",
+    );
+    let request = kubelet.api.wait_any("podcertificaterequests").await;
+    let spec = &request["spec"];
+    assert_eq!(
+        (&spec["podUID"], &spec["serviceAccountUID"], &spec["nodeUID"]),
+        (&json!("uid-p"), &json!("sa"), &json!("node"))
+    );
+    assert_eq!(spec["unverifiedUserAnnotations"], json!({"x.io/a": "b"}));
+    assert_eq!(request["metadata"]["ownerReferences"][0]["uid"], "uid-p");
+    let answer = |mut request: Value, leaf: &str, refresh_in: i64| {
+        let at = |seconds: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+        let pem = format!("leaf\n-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", base64_of(leaf));
+        request["status"] = json!({"certificateChain": pem, "beginRefreshAt": at(refresh_in), "notAfter": at(3600),
+            "conditions": [{"type": "Issued", "status": "True"}]});
+        kubelet.api.put("podcertificaterequests", request);
+    };
+    answer(request.clone(), "first", 1);
+    kubelet.wait_ready().await;
+    let first = kubelet.wait_file("all.pem", |text| text.contains(&base64_of("first"))).await;
+    assert!(first.starts_with("-----BEGIN PRIVATE KEY-----\n"), "{first}");
+    kubelet.wait_file("chain.pem", |text| text.starts_with("-----BEGIN CERTIFICATE-----\n")).await;
+    let old = request["metadata"]["name"].as_str().expect("a name").to_string();
+    let renewal = kubelet.api.wait_other("podcertificaterequests", &old).await;
+    assert_ne!(renewal["spec"]["stubPKCS10Request"], request["spec"]["stubPKCS10Request"]);
+    answer(renewal, "second", 3000);
+    let second = kubelet.wait_file("all.pem", |text| text.contains(&base64_of("second"))).await;
+    assert_ne!(first.lines().nth(1), second.lines().nth(1));
+}
+
+fn base64_of(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
 }

@@ -50,6 +50,32 @@ impl FakeApi {
         self.state.lock().objects.get(&(plural.into(), ns.into(), name.into())).cloned()
     }
 
+    /// An object of a kind, once there is one.
+    pub async fn wait_any(&self, plural: &str) -> Value {
+        self.wait_other(plural, "").await
+    }
+
+    /// As `wait_any`, of another name than this.
+    pub async fn wait_other(&self, plural: &str, name: &str) -> Value {
+        let mut changes = self.changed.subscribe();
+        let wait = async {
+            loop {
+                let found = self
+                    .state
+                    .lock()
+                    .objects
+                    .iter()
+                    .find(|(k, _)| k.0 == plural && k.2 != name)
+                    .map(|(_, v)| v.clone());
+                if let Some(found) = found {
+                    return found;
+                }
+                let _ = changes.recv().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("one appears")
+    }
+
     /// What a user's delete does: a deletion timestamp, which the kubelet has to answer.
     pub fn ask_to_delete(&self, ns: &str, name: &str, grace: i64) {
         self.write(("pods".into(), ns.into(), name.into()), |old| {
@@ -114,7 +140,7 @@ impl FakeApi {
             .unwrap_or_default()
             .split('&')
             .filter_map(|p| p.split_once('='))
-            .map(|(k, v)| (k.to_string(), v.replace("%3D", "=").replace("%2C", ",")))
+            .map(|(k, v)| (k.to_string(), v.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/")))
             .collect();
         let mut parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
         parts.drain(..if parts[0] == "api" { 2 } else { 3 });
@@ -125,6 +151,10 @@ impl FakeApi {
         match (request.method(), parts.get(2)) {
             (&Method::POST, Some(&"token")) => respond(201, &json!({"status": {"token": "t0k3n"}})),
             (&Method::POST, _) => {
+                let mut body = body;
+                if let Some(prefix) = body["metadata"]["generateName"].as_str() {
+                    body["metadata"]["name"] = format!("{prefix}{}", self.state.lock().revision).into();
+                }
                 let key = (key.0, key.1, text(&body["metadata"]["name"]));
                 respond(201, &self.write(key, |_| Some(body)).expect("written"))
             }

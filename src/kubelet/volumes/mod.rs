@@ -7,22 +7,26 @@
 mod atomic_writer;
 mod claim;
 mod config_map;
+mod credential;
 mod downward_api;
 mod empty_dir;
 mod host_path;
 mod keep;
 mod mounting;
 mod ownership;
+mod pem;
+mod private_key;
 mod projected;
 mod secret;
 mod sub_path;
 mod token;
+mod trust_bundle;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core;
-use minik_client::Client;
+use minik_client::{Client, EventRecorder};
 
 pub use keep::Keeper;
 pub use mounting::unmount_below;
@@ -56,6 +60,10 @@ pub enum VolumeError {
     NoDriver(String),
     #[error("failed to fetch token: {0}")]
     Token(String),
+    #[error("{0}")]
+    TrustBundle(String),
+    #[error("{0}")]
+    Credential(String),
     #[error(transparent)]
     Field(#[from] crate::downward::FieldError),
     #[error(transparent)]
@@ -97,8 +105,10 @@ pub type Volumes = BTreeMap<String, Volume>;
 /// What volumes are made from.
 #[derive(Clone)]
 pub struct Context {
+    pub node_name: String,
     pub client: Client,
     pub sources: Sources,
+    pub recorder: EventRecorder,
     /// `<root>/pods`.
     pub pods_dir: PathBuf,
 }

@@ -7,7 +7,9 @@
 use k8s_openapi::api::core::v1 as core;
 
 use super::atomic_writer::{File, Payload};
-use super::{Context, Keeper, VolumeError, config_map, downward_api, mode, ownership, secret};
+use super::{
+    Context, Keeper, VolumeError, config_map, credential, downward_api, mode, ownership, secret, trust_bundle,
+};
 use crate::downward::Around;
 use crate::pod::Pod;
 
@@ -42,14 +44,18 @@ pub async fn payload(
         }
         if let Some(token) = &part.service_account_token {
             let text = keeper.token(context, pod, volume, index, token).await?;
-            all.insert(token.path.clone(), token_file(pod, text, default_mode));
+            all.insert(token.path.clone(), owned_file(pod, text, default_mode));
         }
         if let Some(bundle) = &part.cluster_trust_bundle {
-            let text = trust_bundle(context, bundle).await?;
-            all.insert(bundle.path.clone(), File { data: text.into_bytes(), mode: default_mode, uid: None });
+            let text = trust_bundle::text(context, bundle, keeper).await?;
+            all.insert(bundle.path.clone(), owned_file(pod, text, default_mode));
         }
-        if part.pod_certificate.is_some() {
-            return Err(VolumeError::Unsupported("podCertificate"));
+        if let Some(source) = &part.pod_certificate {
+            let owner = credential::Owner { context, pod, source };
+            let issued = keeper.credential(&owner, volume, index).await?;
+            all.extend(
+                credential_files(source, issued).map(|(path, text)| (path, owned_file(pod, text, default_mode))),
+            );
         }
     }
     Ok(all)
@@ -65,22 +71,22 @@ fn options<'a>(
 }
 
 /// Readable by its one user, or by the pod's group, and only otherwise by all.
-fn token_file(pod: &Pod, text: String, default_mode: u32) -> File {
+fn owned_file(pod: &Pod, text: String, default_mode: u32) -> File {
     let uid = ownership::only_user(pod);
     let mode = if uid.is_some() || ownership::fs_group(pod).is_some() { 0o600 } else { default_mode };
     File { data: text.into_bytes(), mode, uid }
 }
 
-async fn trust_bundle(context: &Context, source: &core::ClusterTrustBundleProjection) -> Result<String, VolumeError> {
-    use minik_api::resources::CLUSTERTRUSTBUNDLES;
-    let optional = source.optional.unwrap_or(false);
-    let name = match (&source.name, &source.signer_name) {
-        (Some(name), _) => name,
-        (None, _) => return Err(VolumeError::Unsupported("clusterTrustBundle by signer name")),
-    };
-    match context.client.get(CLUSTERTRUSTBUNDLES, "", name).await {
-        Ok(object) => Ok(object["spec"]["trustBundle"].as_str().unwrap_or_default().to_string()),
-        Err(error) if optional && error.is_not_found() => Ok(String::new()),
-        Err(error) => Err(VolumeError::Claim(error.chain())),
-    }
+/// One file with everything, or the key and the chain apart, or all three.
+fn credential_files(
+    source: &core::PodCertificateProjection,
+    issued: &credential::Issued,
+) -> impl Iterator<Item = (String, String)> {
+    let (key, chain) = (issued.key.clone(), issued.chain.clone());
+    let files = [
+        (&source.credential_bundle_path, format!("{key}{chain}")),
+        (&source.key_path, key),
+        (&source.certificate_chain_path, chain),
+    ];
+    files.into_iter().filter_map(|(path, text)| Some((path.clone().filter(|p| !p.is_empty())?, text)))
 }
