@@ -15,6 +15,7 @@ mod others;
 mod pod;
 mod pod_certificates;
 mod rbac;
+mod resize;
 mod scheduling;
 mod service;
 mod storage;
@@ -129,6 +130,7 @@ pub fn update_subresource(
         }
         ("PodCertificateRequest", "status") => pod_certificates::request_status(&at, old, &mut errors),
         ("Pod", "ephemeralcontainers") => ephemeral_containers(&at, old, &mut errors),
+        ("Pod", "resize") => resize::check(&at, old, &mut errors),
         (_, "status") => counts(&at.get("status"), &mut errors),
         _ => {}
     }
