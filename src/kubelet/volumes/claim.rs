@@ -46,7 +46,9 @@ pub async fn set_up(context: &Context, pod: &Pod, named: Named<'_>) -> Result<Vo
         return Err(unusable("PVC is being deleted"));
     }
     let name = binding::volume_name(&object);
-    if object["status"]["phase"] != "Bound" || name.is_empty() {
+    // The phase is written last, and the scheduler does not wait for it: both sides of the binding are what counts.
+    let lost = object["status"]["phase"] == "Lost";
+    if lost || !binding::is_fully_bound(&object) {
         return Err(unusable("PVC is not bound"));
     }
     let volume = context.client.get(PERSISTENTVOLUMES, "", name).await.map_err(failed)?;
