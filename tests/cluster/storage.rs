@@ -58,7 +58,7 @@ fn default_class(c: &Cluster) -> Result<()> {
         Ok(())
     })?;
     let described = c.kubectl(&["describe", "pvc", "-n", ns, "data-db-0"])?;
-    for part in ["Used By:", "db-0", "WaitForPodScheduled", "ProvisioningSucceeded", "minik.dev/local-path"] {
+    for part in ["Used By:", "db-0", "ProvisioningSucceeded", "minik.dev/local-path"] {
         ensure!(described.contains(part), "{part:?} is not in:\n{described}");
     }
     let volume = c.kubectl(&["get", "pvc", "-n", ns, "data-db-0", "-o", "jsonpath={.spec.volumeName}"])?;
