@@ -47,16 +47,18 @@ impl Reconciler for ResourceQuota {
 
     fn keys(&self, view: &View, change: &Change) -> Vec<ObjectKey> {
         if change.resource == RESOURCEQUOTAS {
-            return if self.over == Over::Content { vec![change.key.clone()] } else { Vec::new() };
+            let counted = self.over == Over::Content && must_count(change);
+            return if counted { vec![change.key.clone()] } else { Vec::new() };
         }
         if self.over == Over::Numbers && BY_CONTENT.contains(&change.resource) {
             return Vec::new();
         }
-        let appeared_or_went = change.old.is_none() || change.new.is_none();
+        let appeared = change.old.is_none() && self.over == Over::Numbers;
+        let went = change.new.is_none();
         let ended = change.sides().map(|o| is_terminal(o)).collect::<Vec<_>>() == [false, true];
-        let content = change.resource != PODS && self.over == Over::Content;
+        let content = change.old.is_some() && change.resource != PODS && self.over == Over::Content;
         // What admission charged for a new object is right; what it cannot see is an object going or ending.
-        if !(appeared_or_went || ended || content) {
+        if !(appeared || went || ended || content) {
             return Vec::new();
         }
         view.list(RESOURCEQUOTAS, &change.key.namespace).map(|q| q.key()).collect()
@@ -71,6 +73,13 @@ impl Reconciler for ResourceQuota {
         let status = status(&main, &self.metadata.view(), quota, now);
         Plan::of(Action::set_status(RESOURCEQUOTAS, quota, &status).into_iter().collect())
     }
+}
+
+/// Not after every charge of admission's: the Pod it is for may not have come here yet, and counting without it would
+/// let another one in.
+fn must_count(change: &Change) -> bool {
+    let (Some(old), Some(new)) = (&change.old, &change.new) else { return change.new.is_some() };
+    old["spec"] != new["spec"] || new["status"]["hard"] != new["spec"]["hard"]
 }
 
 fn status(main: &View, metadata: &View, quota: &Object, now: Timestamp) -> Value {
@@ -107,6 +116,25 @@ fn status(main: &View, metadata: &View, quota: &Object, now: Timestamp) -> Value
 mod tests {
     use super::*;
     use minik_api::resources::CONFIGMAPS;
+
+    /// Regression: a recount after a charge forgot the Pod that was charged for, and a third Pod got into two places.
+    #[test]
+    fn a_charge_and_a_new_pod_are_not_counted_anew() {
+        let quota = |used: &str| {
+            json!({"metadata": {"namespace": "d", "name": "q"}, "spec": {"hard": {"pods": "2"}},
+                "status": {"hard": {"pods": "2"}, "used": {"pods": used}}})
+        };
+        let counts = |old: Option<Value>, new: Value| {
+            let object = |v: Value| std::sync::Arc::new(Object::new(v));
+            let key = ObjectKey::of(&new);
+            must_count(&Change { resource: RESOURCEQUOTAS, key, old: old.map(object), new: Some(object(new)) })
+        };
+        assert!(counts(None, quota("0")));
+        assert!(!counts(Some(quota("0")), quota("1")));
+        let mut more = quota("1");
+        more["spec"]["hard"]["pods"] = "3".into();
+        assert!(counts(Some(quota("1")), more));
+    }
 
     #[test]
     fn what_is_there_is_counted_and_what_has_ended_is_not() {

@@ -66,22 +66,24 @@ fn read_log_end(path: &Path) -> String {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let Ok(text) = read() else { return String::new() };
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let mut kept = Vec::new();
-    let mut size = 0;
-    for line in lines.iter().rev().take(LOG_LINES_MAX) {
-        size += line.len() + 1;
+    let pieces: Vec<(&str, &str)> = text.lines().filter_map(entry).collect();
+    let (mut kept, mut size) = (Vec::new(), 0);
+    for (text, end) in pieces.into_iter().rev().take(LOG_LINES_MAX) {
+        size += text.len() + end.len();
         if size as u64 > LOG_BYTES_MAX {
             break;
         }
-        kept.push(*line);
+        kept.extend([end, text]);
     }
     kept.reverse();
-    let mut message = kept.join("\n");
-    if !message.is_empty() {
-        message.push('\n');
-    }
-    message
+    kept.concat()
+}
+
+/// Text of an entry and what follows it: nothing, when the container wrote no line end.
+fn entry(line: &str) -> Option<(&str, &str)> {
+    let mut fields = line.splitn(4, ' ').skip(2);
+    let (tag, text) = (fields.next()?, fields.next()?);
+    Some((text, if tag == "P" { "" } else { "\n" }))
 }
 
 #[cfg(test)]
@@ -95,5 +97,11 @@ mod tests {
         std::fs::write(&path, "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr F two words\n")
             .expect("written");
         assert_eq!(read_log_end(&path), "one\ntwo words\n");
+        std::fs::write(
+            &path,
+            "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stdout P DO\n2026-01-01T00:00:01Z stdout P NE\n",
+        )
+        .expect("written");
+        assert_eq!(read_log_end(&path), "one\nDONE", "no line end that never was");
     }
 }
