@@ -94,7 +94,7 @@ impl Reconciler for ClaimsOfPods {
             match generated(view, pod, entry) {
                 Generated::Settled => {}
                 Generated::Found(name) => found.push((text(&entry["name"]).into(), name)),
-                Generated::Missing(action) => plan.push(action),
+                Generated::Missing(action) => plan.push(*action),
             }
         }
         if !found.is_empty() {
@@ -112,7 +112,7 @@ enum Generated {
     Settled,
     /// There, but the status does not name it.
     Found(String),
-    Missing(Action),
+    Missing(Box<Action>),
 }
 
 fn generated(view: &View, pod: &Arc<Object>, entry: &Value) -> Generated {
@@ -139,9 +139,10 @@ fn generated(view: &View, pod: &Arc<Object>, entry: &Value) -> Generated {
              {template:?} not found",
             text(&entry["name"])
         );
-        return Generated::Missing(Action::event(pod, EventType::Warning, "FailedResourceClaimCreation", message));
+        let event = Action::event(pod, EventType::Warning, "FailedResourceClaimCreation", message);
+        return Generated::Missing(event.into());
     };
-    Generated::Missing(Action::create(RESOURCECLAIMS, claim(pod, entry, found)))
+    Generated::Missing(Action::create(RESOURCECLAIMS, claim(pod, entry, found)).into())
 }
 
 fn claim(pod: &Value, entry: &Value, template: &Value) -> Value {

@@ -44,7 +44,9 @@ impl Default for Types {
 impl Programs {
     /// Remembered by what changes with every write of the policy.
     pub fn of(policy: &Value) -> Arc<Self> {
-        static KNOWN: OnceLock<Mutex<HashMap<(String, String), Arc<Programs>>>> = OnceLock::new();
+        /// By uid and resource version of the policy.
+        type Known = Mutex<HashMap<(String, String), Arc<Programs>>>;
+        static KNOWN: OnceLock<Known> = OnceLock::new();
         let version = object::resource_version(policy);
         if version.is_empty() {
             return Arc::new(Self::compile(policy, &Types::default()));
