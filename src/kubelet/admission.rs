@@ -13,6 +13,13 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    /// Its labels and taints change without a pod knowing; what pods hold is known here first.
+    pub fn is_about_the_node(&self) -> bool {
+        matches!(self.reason.as_str(), "NodeAffinity" | "TaintToleration")
+    }
+}
+
 /// Namespaced and harmless to other pods; upstream's list for v1.37.
 const SAFE_SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",

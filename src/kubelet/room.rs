@@ -225,4 +225,15 @@ mod tests {
             "let in"
         );
     }
+
+    #[test]
+    fn labels_and_taints_are_worth_a_second_look_and_amounts_are_not() {
+        let late = |spec: &str| {
+            let refused = Room::default().enter(&named("a", spec), &node(), &Value::Null);
+            refused.expect_err("refused").is_about_the_node()
+        };
+        assert!(late("{containers: []}"));
+        assert!(late(&format!("{{{TOLERANT}, nodeSelector: {{disk: hdd}}, containers: []}}")));
+        assert!(!late(&format!("{{{TOLERANT}, containers: [{{name: c, resources: {{requests: {{cpu: 2}}}}}}]}}")));
+    }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission;
+use crate::admission::{self, Refusal};
 use crate::context::NodeContext;
 use crate::events::PodEvents;
 use crate::memory::{Memory, Stage, Termination, Volumes as VolumesState, Why};
@@ -121,7 +121,7 @@ impl Worker {
                 continue;
             }
             let now = Timestamp::now();
-            self.admit();
+            self.admit().await;
             let plan = plan::plan(&self.pod_as_told(), &self.seen, &self.memory, now);
             let immediate = plan.actions.iter().any(Action::changes_memory_only);
             for action in plan.actions {
@@ -130,9 +130,6 @@ impl Worker {
             }
             self.sync_probes();
             self.publish(now);
-            if matches!(self.memory.stage, Stage::Terminated(_)) {
-                self.node.room.leave(&self.pod.uid);
-            }
             if self.is_over() {
                 self.remove_everything().await;
                 return;
@@ -190,7 +187,7 @@ impl Worker {
     }
 
     /// Asked once: what was let in stays, whatever comes later.
-    fn admit(&mut self) {
+    async fn admit(&mut self) {
         if self.admission_asked || !matches!(self.memory.stage, Stage::Running) || self.pod.phase_is_terminal() {
             return;
         }
@@ -198,15 +195,25 @@ impl Worker {
         if !self.seen.sandboxes.is_empty() {
             return self.node.room.keep(&self.pod);
         }
-        let node = self.node.node_object.view().get(NODES, "", &self.node.node_name).map(|n| n.value().clone());
-        let allocatable = serde_json::to_value(&self.node.allocatable).unwrap_or_default();
-        let asked = match admission::refusal(&self.pod) {
-            Some(refusal) => Err(refusal),
-            None => self.node.room.enter(&self.pod, &node.unwrap_or_default(), &allocatable),
-        };
+        let cached = self.node.node_object.view().get(NODES, "", &self.node.node_name).map(|n| n.value().clone());
+        let mut asked = self.ask(&cached.unwrap_or_default());
+        // The scheduler may have acted on a change of the Node that has not come here yet.
+        if asked.as_ref().is_err_and(Refusal::is_about_the_node)
+            && let Ok(node) = self.node.client.get(NODES, "", &self.node.node_name).await
+        {
+            asked = self.ask(&node);
+        }
         if let Err(refusal) = asked {
             self.events.warning(None, &refusal.reason, &refusal.message);
             self.memory.refusal = Some(refusal);
+        }
+    }
+
+    fn ask(&self, node: &serde_json::Value) -> Result<(), Refusal> {
+        let allocatable = serde_json::to_value(&self.node.allocatable).unwrap_or_default();
+        match admission::refusal(&self.pod) {
+            Some(refusal) => Err(refusal),
+            None => self.node.room.enter(&self.pod, node, &allocatable),
         }
     }
 
@@ -247,6 +254,13 @@ impl Worker {
             now,
         };
         let status = status::pod_status(&inputs);
+        // The scheduler gives its room away as soon as it hears of the end: it must be free here before.
+        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+            || matches!(self.memory.stage, Stage::Terminated(_))
+            || self.inbox.borrow().gone
+        {
+            self.node.room.leave(&self.pod.uid);
+        }
         self.writer.publish(&self.pod, status.clone());
         self.shown.send_replace(Some(Shown { pod: self.pod.clone(), seen: self.seen.clone(), status: status.clone() }));
         self.told = Some(status);
