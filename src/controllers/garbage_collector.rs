@@ -175,6 +175,11 @@ impl GarbageCollector {
         }
         let own_uid = object::uid(target);
         let has_dependents = dependents(view, own_uid).next().is_some();
+        // In a circle everybody would wait for the next one; upstream takes a dependent that waits itself for the sign of
+        // a circle, and lets nobody wait for this one.
+        if !waiting.is_empty() && dependents(view, own_uid).any(|(_, d)| awaits_dependents(d)) {
+            actions.extend(unblock_owners(resource, target));
+        }
         let propagation = if has_finalizer(target, ORPHAN) {
             Propagation::Orphan
         } else if has_finalizer(target, FOREGROUND) || (!waiting.is_empty() && has_dependents) {
@@ -198,6 +203,19 @@ fn drop_owners(resource: ResourceId, target: &Object, uids: &[&str]) -> Action {
     let stays = |o: &&Value| !uids.contains(&text(&o["uid"]));
     let left: Vec<&Value> = object::owner_references(target).iter().filter(stays).collect();
     patch(resource, target, json!({"metadata": {"ownerReferences": left}}))
+}
+
+/// None of its owners waits for this one any more.
+fn unblock_owners(resource: ResourceId, target: &Object) -> Option<Action> {
+    let blocking = |o: &Value| o["blockOwnerDeletion"] == true;
+    let mut owners = object::owner_references(target).to_vec();
+    if !owners.iter().any(blocking) {
+        return None;
+    }
+    owners.iter_mut().filter(|o| blocking(o)).for_each(|o| o["blockOwnerDeletion"] = false.into());
+    // Without a resource version: the deletion that follows names the same uid, and that is all that matters.
+    let body = json!({"metadata": {"uid": object::uid(target), "ownerReferences": owners}});
+    Some(Action::Patch { resource, key: target.key(), sub: "", patch: Patch::Merge(body) })
 }
 
 fn drop_finalizer(resource: ResourceId, target: &Object, name: &str) -> Action {
@@ -281,6 +299,31 @@ mod tests {
             confirm replicasets d/a is gone
             delete pods d/p
         "#]],
+        );
+    }
+
+    /// Regression: three Pods that own each other in a circle waited for each other for ever.
+    #[test]
+    fn a_circle_of_owners_is_broken_where_it_closes() {
+        let reference =
+            |of: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": of, "uid": of, "blockOwnerDeletion": true});
+        let pod = |name: &str, owner: &str, deleted: bool| {
+            let mut pod = json!({"metadata": {"namespace": "d", "name": name, "uid": name, "ownerReferences": [reference(owner)]}});
+            if deleted {
+                pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+                pod["metadata"]["finalizers"] = json!([FOREGROUND]);
+            }
+            (PODS, pod)
+        };
+        let circle = [pod("one", "three", true), pod("two", "one", true), pod("three", "two", false)];
+        check(
+            &circle,
+            PODS,
+            "three",
+            expect![[r#"
+                patch pods d/three {"metadata":{"ownerReferences":[{"apiVersion":"v1","blockOwnerDeletion":false,"kind":"Pod","name":"two","uid":"two"}]}}
+                delete pods d/three
+            "#]],
         );
     }
 

@@ -182,8 +182,10 @@ fn sysctls(list: &At<'_>, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for sysctl in list.items() {
         let name = sysctl.get("name");
+        let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let part = |p: &str| {
-            !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
+            let ends = [p.as_bytes().first(), p.as_bytes().last()];
+            ends.iter().all(|b| b.is_some_and(plain)) && p.bytes().all(|b| plain(&b) || b"-_".contains(&b))
         };
         if name.text().is_empty() {
             errors.required(&name, "");

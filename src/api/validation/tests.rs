@@ -43,6 +43,16 @@ fn a_sound_pod_has_no_faults() {
 }
 
 #[test]
+fn each_part_of_a_sysctl_begins_and_ends_with_a_letter_or_digit() {
+    let names = ["kernel.shmmax", "net/ipv4/ip_forward", "foo-", "bar..", "-a.b"];
+    let sysctls: Vec<Value> = names.iter().map(|name| json!({"name": name, "value": "1"})).collect();
+    let spec = json!({"containers": [{"name": "c", "image": "i"}], "securityContext": {"sysctls": sysctls}});
+    let faults = create("", "v1", "Pod", &completed("", "Pod", pod(spec)));
+    let places: Vec<&str> = faults.iter().map(|f| f.path.as_str()).collect();
+    assert_eq!(places, [2, 3, 4].map(|i| format!("spec.securityContext.sysctls[{i}].name")));
+}
+
+#[test]
 fn a_pods_faults_are_told_with_their_places() {
     let spec = json!({"restartPolicy": "Sometimes", "containers": [
         {"name": "A_b", "image": "", "ports": [{"containerPort": 70000, "name": "x"}, {"containerPort": 1, "name": "x"}],
