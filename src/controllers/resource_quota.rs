@@ -70,7 +70,7 @@ impl Reconciler for ResourceQuota {
         if object::is_deleting(quota) {
             return Plan::nothing();
         }
-        let status = status(&main, &self.metadata.view(), quota, now);
+        let status = status(&main, &self.metadata.view(), quota, self.over, now);
         Plan::of(Action::set_status(RESOURCEQUOTAS, quota, &status).into_iter().collect())
     }
 }
@@ -82,14 +82,21 @@ fn must_count(change: &Change) -> bool {
     old["spec"] != new["spec"] || new["status"]["hard"] != new["spec"]["hard"]
 }
 
-fn status(main: &View, metadata: &View, quota: &Object, now: Timestamp) -> Value {
+/// Each of the two counts what it follows and lets the other's numbers stand: they may hold charges for objects that
+/// have not come here yet.
+fn status(main: &View, metadata: &View, quota: &Object, over: Over, now: Timestamp) -> Value {
     let hard = &quota["spec"]["hard"];
     let wanted: Vec<&str> = hard.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
     let namespace = object::namespace(quota);
     let mut used: Amounts = Amounts::new();
     let others = metadata.resources().filter(|r| !BY_CONTENT.contains(r)).map(|r| (r, metadata));
+    let standing = amounts(&quota["status"]["used"]);
     for (resource, view) in BY_CONTENT.into_iter().map(|r| (r, main)).chain(others) {
+        let stands = BY_CONTENT.contains(&resource) != (over == Over::Content);
         let names = names_of(resource.group, resource.plural, wanted.iter().copied());
+        let (kept, names): (Vec<&str>, Vec<&str>) =
+            names.into_iter().partition(|name| stands && standing.contains_key(*name));
+        used.extend(kept.into_iter().filter_map(|name| Some((name.to_string(), *standing.get(name)?))));
         for name in &names {
             used.entry((*name).to_string()).or_insert(Quantity::ZERO);
         }
@@ -149,10 +156,21 @@ mod tests {
         let quota = Object::new(json!({"metadata": {"namespace": "d", "name": "q"},
             "spec": {"hard": {"pods": "5", "requests.cpu": "1", "count/configmaps": "3", "services": "1"}}}));
         let main = View::of([pod("a", "Running"), pod("b", "Running"), pod("c", "Succeeded")]);
-        let status = status(&main, &View::of([map]), &quota, Timestamp::UNIX_EPOCH);
-        assert_eq!(
-            status["used"],
-            json!({"pods": "2", "requests.cpu": "500m", "count/configmaps": "1", "services": "0"})
-        );
+        let count = |quota: &Object, over| {
+            status(&main, &View::of([map.clone()]), quota, over, Timestamp::UNIX_EPOCH)["used"].clone()
+        };
+        let all = json!({"pods": "2", "requests.cpu": "500m", "count/configmaps": "1", "services": "0"});
+        assert_eq!(count(&quota, Over::Content), all);
+        // Admission has charged for a Pod and a ConfigMap that are not here yet.
+        let mut charged = quota.value().clone();
+        charged["status"]["used"] =
+            json!({"pods": "3", "requests.cpu": "750m", "count/configmaps": "2", "services": "0"});
+        let charged = Object::new(charged);
+        let mut content = all.clone();
+        content["count/configmaps"] = "2".into();
+        assert_eq!(count(&charged, Over::Content), content);
+        let mut numbers = charged["status"]["used"].clone();
+        numbers["count/configmaps"] = "1".into();
+        assert_eq!(count(&charged, Over::Numbers), numbers);
     }
 }
