@@ -173,6 +173,10 @@ async fn a_pod_is_bound_evicted_and_goes_when_its_time_is_over() {
         (&going["metadata"]["deletionGracePeriodSeconds"], &going["spec"]["nodeName"]),
         (&json!(30), &json!("n1"))
     );
+    // Regression: without it a Job counted an evicted Pod as a failure that its policy could not ignore.
+    let conditions = going["status"]["conditions"].as_array().unwrap();
+    let why = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&why["status"], &why["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
     server.delete(&format!("{PODS}/a?gracePeriodSeconds=0")).await.ok();
     assert_eq!(server.get(&format!("{PODS}/a")).await.code, 404);
 }

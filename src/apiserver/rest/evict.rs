@@ -23,6 +23,7 @@ use crate::server::Core;
 use crate::{decode, reply, stored};
 
 const ATTEMPTS_MAX: usize = 16;
+const DISRUPTION: &str = "DisruptionTarget";
 /// Upstream's limit on evictions that are under way for one budget.
 const DISRUPTED_PODS_MAX: usize = 2000;
 
@@ -53,8 +54,48 @@ pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
     if !ends_anyway(&pod) {
         spend(core, &pod, deletion.dry_run).await?;
     }
+    if !deletion.dry_run {
+        tell_why(core, &key, &mut deletion).await?;
+    }
     delete::remove(core, call, &call.info.namespace, &call.info.name, &deletion).await?;
     Ok(reply::success(&call.accept, 201, None))
+}
+
+/// The condition that tells a disruption from a failure: a Job's failure policy may ask for it once the Pod has ended.
+///
+/// What the deletion demands of the Pod is kept: where it does not hold, the deletion itself says so.
+async fn tell_why(core: &Core, key: &str, deletion: &mut DeleteOptions) -> Result<(), Status> {
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(entry) = core.store.get(key) else { return Ok(()) };
+        let mut pod = stored::decode(&entry);
+        let is_over = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        let other = |demanded: &str, actual: &str| !demanded.is_empty() && demanded != actual;
+        let version = object::resource_version(&pod);
+        let unwanted = other(&deletion.uid, object::uid(&pod)) || other(&deletion.resource_version, version);
+        if is_over || unwanted || object::is_deleting(&pod) {
+            return Ok(());
+        }
+        let condition = serde_json::json!({
+            "type": DISRUPTION, "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+            "lastProbeTime": null, "lastTransitionTime": now(), "observedGeneration": object::generation(&pod),
+        });
+        let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.retain(|c| c["type"] != DISRUPTION);
+        conditions.push(condition);
+        pod["status"]["conditions"] = conditions.into();
+        match core.store.update(&entry.key, entry.modified, stored::encode(&pod)).await {
+            Ok(written) => {
+                if !deletion.resource_version.is_empty() {
+                    deletion.resource_version = object::resource_version(&stored::decode(&written)).into();
+                }
+                return Ok(());
+            }
+            Err(Error::NotFound { .. }) => return Ok(()),
+            Err(Error::Conflict { .. }) => {}
+            Err(error) => return Err(store_failure(&error)),
+        }
+    }
+    Err(Status::internal("the Pod changes too fast to be evicted"))
 }
 
 /// A Pod that is over, was never placed or is going already costs no budget.
