@@ -329,3 +329,21 @@ async fn kubectl_gets_its_tables() {
     let list = server.send("GET", PODS, &[("accept", metadata)], "").await.ok();
     assert_eq!((&list["kind"], list["items"][0].get("spec")), (&json!("PartialObjectMetadataList"), None));
 }
+
+/// Apply once looked up the schema of built-in kinds by the wrong name and took every list for one value.
+#[tokio::test]
+async fn appliers_share_a_list_by_its_keys() {
+    let server = Server::start().await;
+    let path = "/api/v1/namespaces/default/services/web";
+    let ports = |ports: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": ports}});
+    let one = ports(json!([{"name": "a", "port": 80}]));
+    server.patch("apply", &format!("{path}?fieldManager=one"), &one).await.ok();
+    let two = ports(json!([{"name": "b", "port": 81}]));
+    let both = server.patch("apply", &format!("{path}?fieldManager=two"), &two).await.ok();
+    assert_eq!(both["spec"]["ports"].as_array().map(Vec::len), Some(2));
+    let unknown = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"odd": 1}});
+    assert_eq!(
+        server.patch("apply", &format!("{path}?fieldManager=two"), &unknown).await.refusal(),
+        "500 : failed to create typed patch object (/web; /v1, Kind=Service): .spec.odd: field not declared in schema"
+    );
+}

@@ -138,7 +138,7 @@ async fn an_applied_field_that_the_schema_does_not_know_is_refused() {
     unknown["unknownField"] = "x".into();
     assert_eq!(
         server.patch("apply", &path, &unknown).await.refusal(),
-        "500 : failed to create typed patch object (default/a; example.com/v1, Kind=CronTab): .unknownField: field not \
+        "500 : failed to create typed patch object (/a; example.com/v1, Kind=CronTab): .unknownField: field not \
          declared in schema"
     );
     let mut meta = tab("a", json!({"cronSpec": "1"}));

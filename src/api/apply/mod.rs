@@ -112,8 +112,8 @@ pub fn apply_to(
     Ok(applier.finish(applied, live, outcome))
 }
 
-/// What differs for a write to a subresource, and for the object itself.
-fn ignored_fields(object: &Value, subresource: &str) -> &'static [&'static str] {
+/// Fields of a built-in kind that a write to this subresource (empty: the object itself) cannot change.
+pub fn ignored_fields(object: &Value, subresource: &str) -> &'static [&'static str] {
     let (group, version) = registry::split_api_version(object["apiVersion"].as_str().unwrap_or_default());
     let resource = registry::by_kind(group, version, object["kind"].as_str().unwrap_or_default());
     match (subresource, resource.map(|r| r.status)) {

@@ -50,8 +50,12 @@ pub async fn patch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Stat
     if content_type == APPLY {
         return apply_patch(core, call, &options).await;
     }
-    let tree: Value =
-        serde_json::from_slice(&call.body).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let tree: Value = serde_json::from_slice(&call.body).map_err(|_| Status::bad_request("invalid JSON patch"))?;
+    if content_type == JSON && !tree.is_array() {
+        let what = if tree.is_object() { "object" } else { "value" };
+        let why = format!("json: cannot unmarshal {what} into Go value of type []handlers.jsonPatchOp");
+        return Err(Status::bad_request(format!("error decoding patch: {why}")));
+    }
     let patch = match content_type {
         JSON => Kind::Json(tree),
         MERGE => Kind::Merge(tree),
@@ -122,6 +126,10 @@ fn refuse(patched: &Value, why: &str) -> Status {
 
 fn same_object(call: &Call, tree: &Value) -> Result<(), Status> {
     let (said, url) = (object::name(tree), &call.info.name);
+    if said.is_empty() {
+        let message = format!("the name of the object ({url} based on URL) was undeterminable: name must be provided");
+        return Err(Status::bad_request(message));
+    }
     if said != url {
         let message = format!("the name of the object ({said}) does not match the name on the URL ({url})");
         return Err(Status::bad_request(message));
@@ -138,22 +146,16 @@ async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> R
     let face = Face::of(call);
     let kind = call.kind();
     let merged = |live: Option<&Value>| -> Result<Value, Status> {
-        let (manager, sub) = (&options.field_manager, face.subresource());
-        let tree = match call.served.custom().filter(|_| face != Face::Scale) {
-            None => apply::apply(live, &applied, manager, options.force, structure(call).type_name(), sub, &now())?,
-            Some(_) => {
-                let ignored = create::ignored_fields(call, sub);
-                let write = apply::Write {
-                    manager,
-                    api_version: &call.served.row.api_version(),
-                    subresource: sub,
-                    now: &now(),
-                    ignored,
-                };
-                apply::apply_to(live, &applied, options.force, structure(call), &write)?
-            }
+        let (manager, subresource) = (&options.field_manager, face.subresource());
+        let ignored = match call.served.custom().filter(|_| face != Face::Scale) {
+            None => apply::ignored_fields(&applied, subresource),
+            Some(_) => create::ignored_fields(call, subresource),
         };
+        let api_version = applied["apiVersion"].as_str().unwrap_or_default();
+        let write = apply::Write { manager, api_version, subresource, now: &now(), ignored };
+        let tree = apply::apply_to(live, &applied, options.force, structure(call), &write)?;
         let mut tree = reread(call, &kind, tree, FieldValidation::Ignore)?;
+        crate::decode::check_namespace(&mut tree, call.object_namespace())?;
         default(&kind, &mut tree);
         Ok(tree)
     };
@@ -185,6 +187,10 @@ fn applied_configuration(call: &Call, options: &WriteOptions) -> Result<Value, S
     let kind = call.kind();
     let expected = minik_api::registry::api_version(&kind.group, &kind.version);
     let said = |field: &str| tree[field].as_str().unwrap_or("").to_string();
+    if said("apiVersion") == expected && !said("kind").is_empty() && said("kind") != *kind.kind {
+        let version = if kind.group.is_empty() { format!("/{expected}") } else { expected };
+        return Err(Status::bad_request(format!("invalid object type: {version}, Kind={}", said("kind"))));
+    }
     if said("kind") != *kind.kind || said("apiVersion") != expected {
         let message = format!(
             "Incorrect version specified in apply patch. Specified patch version: {}, expected: {expected}",
@@ -199,7 +205,8 @@ fn applied_configuration(call: &Call, options: &WriteOptions) -> Result<Value, S
         tree["metadata"] = Value::Object(Default::default());
     }
     crate::rest::update::check_name(call, &mut tree)?;
-    crate::decode::check_namespace(&mut tree, call.object_namespace())?;
+    // Only checked: what the applier did not say shows in messages about what it did.
+    crate::decode::check_namespace(&mut tree.clone(), call.object_namespace())?;
     if let Some(fault) = repeated_key(&call.body) {
         match options.validation {
             FieldValidation::Strict => {
