@@ -89,9 +89,13 @@ pub async fn insert(
     core: &Arc<Core>,
     call: &Call,
     options: &WriteOptions,
-    tree: Value,
+    mut tree: Value,
     track: Track,
 ) -> Result<Outcome, Status> {
+    // Before admission and the strategy: what the server adds belongs to nobody.
+    if track == Track::Update {
+        note(call, None, &mut tree, options, "");
+    }
     let mut review = admit::review(call, subject(call, options, tree));
     admit::mutate(core, call, &mut review).await?;
     default(&call.served.row.kind(), &mut review.object);
@@ -99,17 +103,24 @@ pub async fn insert(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        match attempt(core, call, options, review.object.clone(), track).await {
+        match attempt(core, call, options, review.object.clone()).await {
             Ok(outcome) => return Ok(outcome),
             Err(Failure::Refused(status)) => return Err(status),
             Err(Failure::Taken) if generated && attempts < ATTEMPTS_MAX => {}
             Err(Failure::Allocated) if attempts < ATTEMPTS_MAX => {}
-            Err(Failure::Taken) => {
-                return Err(Status::already_exists(&call.served.row.qualified(), object::name(&review.object)));
-            }
+            Err(Failure::Taken) => return Err(taken(core, call, object::name(&review.object))),
             Err(Failure::Allocated) => return Err(Status::internal("every address that was tried is taken")),
         }
     }
+}
+
+fn taken(core: &Core, call: &Call, name: &str) -> Status {
+    let status = Status::already_exists(&call.served.row.qualified(), name);
+    let there = core.store.get(&call.served.key(&call.info.namespace, name));
+    if there.is_some_and(|entry| object::is_deleting(&stored::decode(&entry))) {
+        return Status { message: format!("object is being deleted: {}", status.message), ..status };
+    }
+    status
 }
 
 fn subject(call: &Call, options: &WriteOptions, object: Value) -> Subject {
@@ -124,20 +135,11 @@ fn subject(call: &Call, options: &WriteOptions, object: Value) -> Subject {
     }
 }
 
-async fn attempt(
-    core: &Arc<Core>,
-    call: &Call,
-    options: &WriteOptions,
-    mut tree: Value,
-    track: Track,
-) -> Result<Outcome, Failure> {
+async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree: Value) -> Result<Outcome, Failure> {
     let kind = call.served.row.kind();
     born(&mut tree);
     strategy::prepare_create(&call.served.row, &mut tree);
     special::born(call, &mut tree);
-    if track == Track::Update {
-        note(call, None, &mut tree, options, "");
-    }
     let faults = match call.served.custom() {
         None => {
             let mut faults: Vec<_> = special::check_create(call, &tree).into_iter().collect();

@@ -32,6 +32,11 @@ pub async fn update(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
     let kind = call.kind();
     let mut tree = decode::body(call, &kind, options.validation)?;
     decode::check_namespace(&mut tree, call.object_namespace())?;
+    if object::name(&tree).is_empty() {
+        let url = &call.info.name;
+        let message = format!("the name of the object ({url} based on URL) was undeterminable: name must be provided");
+        return Err(Status::bad_request(message));
+    }
     check_name(call, &mut tree)?;
     default(&kind, &mut tree);
     let face = Face::of(call);
@@ -104,13 +109,17 @@ impl Change<'_> {
         let entry = conversion::entry(core.objects.as_ref(), &call.served, entry).await?;
         let old = Arc::new(reply::served_tree(&call.served, &entry));
         let shown = self.face.show(&call.served, &old);
-        let written = (self.rewrite)(&shown)?;
+        let mut written = (self.rewrite)(&shown)?;
         check_version(call, &written, &old)?;
+        // Before admission: what admission adds belongs to nobody.
+        if self.track == Track::Update && self.face == Face::Whole {
+            note(call, Some(&old), &mut written, self.options, "");
+        }
         let mut review = admit::review(call, self.subject(call, written, &Arc::new(shown)));
         admit::mutate(core, call, &mut review).await?;
         let mut new = self.face.merge(&call.served, &old, std::mem::take(&mut review.object))?;
         keep_identity(&mut new, &old);
-        if self.track == Track::Update {
+        if self.track == Track::Update && self.face != Face::Whole {
             note(call, Some(&old), &mut new, self.options, self.face.subresource());
         }
         self.check(call, &new, &old)?;
@@ -209,6 +218,9 @@ fn check_version(call: &Call, written: &Value, old: &Value) -> Result<(), Status
         return Err(Status::conflict(&row.qualified(), &call.info.name, &why));
     }
     let version = object::resource_version(written);
+    if !version.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Status::new(500, "", format!("strconv.ParseUint: parsing {version:?}: invalid syntax")));
+    }
     if version.is_empty() || version == "0" {
         if row.unconditional_update {
             return Ok(());
