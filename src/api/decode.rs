@@ -8,6 +8,8 @@
 
 mod leaf;
 mod syntax;
+
+pub use syntax::summary;
 #[cfg(test)]
 mod tests;
 

@@ -117,7 +117,7 @@ impl WriteOptions {
             "Strict" => FieldValidation::Strict,
             "Ignore" => FieldValidation::Ignore,
             other => {
-                let supported = ["Ignore", "Strict", "Warn"];
+                let supported = ["", "Ignore", "Strict", "Warn"];
                 faults.push(FieldError::not_supported("fieldValidation", &other.into(), &supported));
                 FieldValidation::Warn
             }

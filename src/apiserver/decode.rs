@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use minik_api::decode::{self, DecodeError, Decoded};
-use minik_api::registry::{GroupVersionKind, api_version, split_api_version};
+use minik_api::registry::{self, GroupVersionKind, api_version, split_api_version};
 use minik_api::schema::Type;
 use minik_api::wire::protobuf;
 use minik_api::{Status, object};
@@ -53,7 +53,7 @@ pub fn unsupported(accepted: &[&str]) -> Status {
     Status::new(415, "UnsupportedMediaType", message)
 }
 
-/// Upstream's sentence about a body it could not take. What the body says it is comes first, when it says so.
+/// Upstream's sentence about a body of the wrong shape. What does not say its type is taken for what belongs there.
 fn refuse(body: &[u8], expected: &GroupVersionKind, why: &str) -> Status {
     #[derive(serde::Deserialize, Default)]
     #[serde(default, rename_all = "camelCase")]
@@ -62,19 +62,24 @@ fn refuse(body: &[u8], expected: &GroupVersionKind, why: &str) -> Status {
         api_version: String,
     }
     let said: Said = yaml(body).unwrap_or_default();
-    if said.kind.is_empty() {
-        let text = String::from_utf8_lossy(body);
-        let summary: String = text.chars().take(30).collect();
-        let more = if text.chars().count() > 30 { " ..." } else { "" };
-        let message = format!(
-            "the object provided is unrecognized (must be of type {}): {why} ({summary:?}{more})",
-            expected.kind
-        );
-        return Status::bad_request(message);
-    }
     let (_, version) = split_api_version(&said.api_version);
-    let message = format!("{} in version {version:?} cannot be handled as a {}: {why}", said.kind, expected.kind);
-    Status::bad_request(message)
+    let version = if version.is_empty() { &expected.version } else { version };
+    let kind = if said.kind.is_empty() { expected.kind.as_ref() } else { &said.kind };
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {why}", expected.kind))
+}
+
+/// The same about one that is no object at all.
+fn unread(call_type: &str, body: &[u8], expected: &GroupVersionKind, error: &DecodeError) -> Status {
+    let why = match error {
+        DecodeError::Type(why) => return refuse(body, expected, why),
+        DecodeError::Syntax(why) if call_type == YAML => why.clone(),
+        DecodeError::Syntax(why) => format!("couldn't get version/kind; json parse error: {why}"),
+    };
+    let quoted = decode::summary(body);
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {why} ({quoted})",
+        expected.kind
+    ))
 }
 
 /// Reads `body` as `of`, or as any JSON when the kind has no schema here.
@@ -106,7 +111,7 @@ pub fn body(call: &Call, expected: &GroupVersionKind, validation: FieldValidatio
     let of = Type::of_kind(&expected.group, &expected.version, &expected.kind)
         .filter(|_| call.served.custom().is_none() || *expected != call.served.row.kind());
     let decoded = read(call.content_type(), &call.body, of)?;
-    let mut decoded = decoded.map_err(|e| refuse(&call.body, expected, &e.to_string()))?;
+    let mut decoded = decoded.map_err(|e| unread(call.content_type(), &call.body, expected, &e))?;
     if let Some(custom) = call.served.custom().filter(|_| of.is_none()) {
         let strict = custom.read(&mut decoded.object).map_err(|e| refuse(&call.body, expected, &e))?;
         decoded.strict.extend(strict);
@@ -132,6 +137,11 @@ pub fn strictly(
     }
 }
 
+fn not_registered(kind: &str, version: &str) -> String {
+    // Upstream's scheme is named after the place in its source where it is made.
+    format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"")
+}
+
 /// A body may leave its type out; what it says must be what belongs here.
 fn with_type(mut tree: Value, expected: &GroupVersionKind, body: &[u8]) -> Result<Value, Status> {
     let Some(fields) = tree.as_object_mut() else {
@@ -141,10 +151,14 @@ fn with_type(mut tree: Value, expected: &GroupVersionKind, body: &[u8]) -> Resul
     let (said_kind, said_version) = (said("kind"), said("apiVersion"));
     let wanted = api_version(&expected.group, &expected.version);
     if !said_kind.is_empty() && said_kind != *expected.kind {
-        let why = format!("no kind {said_kind:?} is registered for version {said_version:?} here");
-        return Err(refuse(body, expected, &why));
+        let version = if said_version.is_empty() { &wanted } else { &said_version };
+        return Err(refuse(body, expected, &not_registered(&said_kind, version)));
     }
     if !said_version.is_empty() && said_version != wanted {
+        let (group, version) = split_api_version(&said_version);
+        if registry::by_kind(group, version, &expected.kind).is_none() {
+            return Err(refuse(body, expected, &not_registered(&expected.kind, &said_version)));
+        }
         let message =
             format!("the API version in the data ({said_version}) does not match the expected API version ({wanted})");
         return Err(Status::bad_request(message));

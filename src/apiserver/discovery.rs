@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use minik_api::registry::api_version;
 use minik_api::{Status, registry};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha512};
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::aggregation::merged::{self, Group, Tie, Version};
 use crate::body::Body;
@@ -97,17 +97,21 @@ fn resource_list(table: &Table, group: &str, version: &str) -> Value {
         }
     }
     resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
-    json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version),
-        "resources": resources,
-    })
+    let mut list = json!({
+        "kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources,
+    });
+    // As upstream: the core group's document does not say its own version.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    list
 }
 
 /// Upstream's fingerprint of where a resource is stored.
 fn storage_version_hash(served: &Served) -> String {
     use base64::Engine;
     let row = &served.row;
-    let digest = Sha512::digest(format!("{}/{}/{}", row.stored_group, row.stored_version, row.kind));
+    let digest = Sha256::digest(format!("{}/{}/{}", row.stored_group, row.stored_version, row.kind));
     base64::engine::general_purpose::STANDARD.encode(&digest[..8])
 }
 
@@ -162,11 +166,20 @@ fn discovered_group(table: &Table, group: &Group) -> Value {
     json!({"metadata": metadata, "versions": versions})
 }
 
+/// A built-in kind of the resource's own version is named without it, as upstream does.
+fn response_kind(served: &Served, group: &str, version: &str, kind: &str) -> Value {
+    let own = (group, version) == (served.row.group.as_ref(), served.row.version.as_ref());
+    if own && served.custom().is_none() {
+        return json!({"group": "", "version": "", "kind": kind});
+    }
+    json!({"group": group, "version": version, "kind": kind})
+}
+
 fn discovered(served: &Served) -> Value {
     let row = &served.row;
     let mut tree = json!({
         "resource": row.plural,
-        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "responseKind": response_kind(served, &row.group, &row.version, &row.kind),
         "scope": if row.is_namespaced() { "Namespaced" } else { "Cluster" },
         "singularResource": row.singular,
         "verbs": verbs(row.verbs),
@@ -183,7 +196,7 @@ fn discovered(served: &Served) -> Value {
         .map(|sub| {
             json!({
                 "subresource": sub.name,
-                "responseKind": {"group": sub.kind.group, "version": sub.kind.version, "kind": sub.kind.kind},
+                "responseKind": response_kind(served, &sub.kind.group, &sub.kind.version, &sub.kind.kind),
                 "verbs": verbs(sub.verbs),
             })
         })

@@ -125,7 +125,8 @@ impl Accept {
                 return Ok(Self { encoding, form, pretty, gzip });
             }
         }
-        Err(not_acceptable())
+        let readable = ranges(wanted).iter().any(|range| range.encoding().is_some());
+        Err(if readable { not_acceptable() } else { unroutable() })
     }
 }
 
@@ -134,9 +135,16 @@ fn has_form(encoding: Encoding, form: Form) -> bool {
     encoding != Encoding::Protobuf || form != Form::Table
 }
 
+/// Some media type is known, but not in the form that is asked for.
 pub fn not_acceptable() -> Status {
     let message = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
     Status::new(406, "NotAcceptable", message)
+}
+
+/// No media type is known: upstream's router says so before anything else.
+pub fn unroutable() -> Status {
+    let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    Status::of_route(406, "NotAcceptable", message)
 }
 
 /// Whether some entry of `Accept` asks for exactly this group, version and kind (`g`, `v`, `as`).

@@ -309,16 +309,27 @@ pub async fn remove(
 fn check_preconditions(served: &Served, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
     let (uid, version) = (object::uid(old), object::resource_version(old));
     let why = if !options.uid.is_empty() && options.uid != uid {
-        format!("Precondition failed: UID in precondition: {}, UID in object meta: {uid}", options.uid)
+        let wanted = &options.uid;
+        format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+        )
     } else if !options.resource_version.is_empty() && options.resource_version != version {
         let wanted = &options.resource_version;
         format!(
-            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
         )
     } else {
         return Ok(());
     };
-    Err(Status::conflict(&served.row.qualified(), object::name(old), &why))
+    let row = &served.row;
+    if row.group.is_empty() && row.kind == "Namespace" && !options.uid.is_empty() && options.uid != uid {
+        // Namespaces have their own hand for deletions, and it has words of its own.
+        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {uid}", options.uid);
+        return Err(Status::conflict(&row.qualified(), object::name(old), &why));
+    }
+    // Here upstream speaks of the kind, not of the resource.
+    let kind = if row.group.is_empty() { row.kind.to_string() } else { format!("{}.{}", row.kind, row.group) };
+    Err(Status::conflict(&kind, object::name(old), &why))
 }
 
 async fn admit(

@@ -67,7 +67,7 @@ impl Frames {
         revision: minik_store::Revision,
         initial_end: bool,
     ) {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
