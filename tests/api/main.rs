@@ -10,5 +10,6 @@ mod custom;
 mod edges;
 mod fairness;
 mod policies;
+mod replay;
 mod server;
 mod webhooks;

@@ -290,7 +290,9 @@ def record(cases, theirs, verdicts):
     for group, lines in files.items():
         (GOLDEN / f"{group}.jsonl").write_text("\n".join(lines) + "\n")
     live = {f"{c['group']}/{c['case']}/{s['name']}" for c in cases if c.get("live") for s in c["steps"]}
-    known = [f"{verdict} {key}" for key, verdict in verdicts.items() if verdict != "same" and key not in live]
+    moving = [line for line in KNOWN.read_text().splitlines() if line.startswith("moving ")] if KNOWN.exists() else []
+    skipped = live | {line.split(" ", 1)[1] for line in moving}
+    known = moving + [f"{verdict} {key}" for key, verdict in verdicts.items() if verdict != "same" and key not in skipped]
     KNOWN.write_text("".join(line + "\n" for line in sorted(known)))
 
 
