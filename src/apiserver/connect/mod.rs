@@ -9,6 +9,7 @@ pub mod dial;
 pub mod headers;
 mod kubelet;
 pub mod location;
+mod pages;
 mod pod;
 mod proxy;
 mod refusal;

@@ -1,17 +1,17 @@
 //! `pods/proxy`, `services/proxy`, `nodes/proxy`: HTTP to something inside the cluster.
 //!
-//! Owns: the path and headers of the request that goes on, and links in the answer that must lead back here.
+//! Owns: the path and headers of the request that goes on, and how what an answer refers to leads back here.
 //! Called by: `connect`.
-//! Never: reads a body.
+//! Never: reads a body; `pages` does.
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use minik_api::Status;
 
 use super::location::{self, Location};
-use super::{Arrived, headers, relay};
+use super::{Arrived, headers, pages, relay};
 use crate::body::{self, Body};
 use crate::server::Core;
 
@@ -44,8 +44,13 @@ pub async fn handle(core: &Arc<Core>, mut arrived: Arrived<'_>) -> Result<Respon
         _ => relay::pass_back(response),
     };
     headers::drop_cors(response.headers_mut());
-    lead_back(response.headers_mut(), &location, &base);
-    Ok(response)
+    let back = move |link: &str| rewritten(link, &location.authority(), &location.host, &base);
+    if let Some(target) = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok())
+        && let Ok(value) = HeaderValue::from_str(&back(target))
+    {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
+    Ok(pages::lead_back(response, Box::new(back)))
 }
 
 /// Relative links of the proxied pages only work below a slash.
@@ -85,14 +90,7 @@ fn outgoing(arrived: Arrived<'_>, location: &Location, upgrading: bool) -> Resul
     Ok(request)
 }
 
-/// A redirection within the proxied server becomes one below this path.
-fn lead_back(headers: &mut HeaderMap, location: &Location, base: &str) {
-    let Some(target) = headers.get(header::LOCATION).and_then(|v| v.to_str().ok()) else { return };
-    if let Ok(value) = HeaderValue::from_str(&rewritten(target, &location.authority(), &location.host, base)) {
-        headers.insert(header::LOCATION, value);
-    }
-}
-
+/// What refers to something within the proxied server refers to it below this path.
 fn rewritten(target: &str, authority: &str, host: &str, base: &str) -> String {
     let without_scheme = target.strip_prefix("http:").or_else(|| target.strip_prefix("https:")).unwrap_or(target);
     let path = match without_scheme.strip_prefix("//") {
