@@ -23,6 +23,8 @@ const DRAWS_MAX: usize = 64;
 /// Upstream keeps the first addresses of a range for those who choose their own.
 const STATIC_ADDRESSES_MAX: u32 = 256;
 const STATIC_ADDRESSES_MIN: u32 = 16;
+/// The same for node ports: a 32nd of the range within these bounds.
+const STATIC_PORTS: std::ops::RangeInclusive<u16> = 16..=128;
 
 /// An IPv4 network whose first and last addresses are nobody's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,8 +289,12 @@ fn claim_ports(core: &Core, service: &mut Value, kept: &BTreeSet<i64>, writes: &
 fn free_port(store: &Store, first: u16, last: u16, mine: &BTreeSet<i64>) -> Result<i64, Status> {
     let free = |port: &i64| !mine.contains(port) && store.get(&port_key(*port)).is_none();
     let mut dice = rand::rng();
-    let drawn = (0..DRAWS_MAX).map(|_| i64::from(dice.random_range(first..=last))).find(free);
+    let kept = first.saturating_add(((last - first) / 32).clamp(*STATIC_PORTS.start(), *STATIC_PORTS.end()));
+    // A range that is all kept is drawn from whole.
+    let lowest = if kept <= last { kept } else { first };
+    let drawn = (0..DRAWS_MAX).map(|_| i64::from(dice.random_range(lowest..=last))).find(free);
     drawn
+        .or_else(|| (i64::from(lowest)..=i64::from(last)).find(free))
         .or_else(|| (i64::from(first)..=i64::from(last)).find(free))
         .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))
 }

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::images::Registries;
+
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Survives a restart of the node: writable layers of containers. Must not lie on an overlay.
@@ -18,8 +20,7 @@ pub struct Config {
     pub exe: PathBuf,
     /// Loopback address of the streaming server; port 0 takes a free one.
     pub streaming: std::net::SocketAddr,
-    /// Registries (host or host:port) that are spoken to in plain HTTP.
-    pub insecure_registries: Vec<String>,
+    pub registries: Registries,
     /// Parent of the cgroups of pods whose sandbox names none.
     pub cgroup_root: String,
     /// How containers reach DNS when a sandbox says nothing.
@@ -34,7 +35,7 @@ impl Default for Config {
             images: "/var/lib/minik-images".into(),
             exe: "/proc/self/exe".into(),
             streaming: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
-            insecure_registries: Vec::new(),
+            registries: Registries::default(),
             cgroup_root: "/kubepods".into(),
             resolv_conf: "/etc/resolv.conf".into(),
         }

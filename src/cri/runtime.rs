@@ -80,8 +80,8 @@ impl Runtime {
         {
             std::fs::create_dir_all(&dir).map_err(io_error(format!("could not make {}", dir.display())))?;
         }
-        let (root, insecure) = (config.images.clone(), config.insecure_registries.clone());
-        let images = tokio::task::spawn_blocking(move || ImageStore::open(&root, insecure)).await??;
+        let (root, registries) = (config.images.clone(), config.registries.clone());
+        let images = tokio::task::spawn_blocking(move || ImageStore::open(&root, registries)).await??;
         let network = PodNetwork::new(minik_network::Config { run_dir: config.run.clone(), mtu: None })
             .map_err(|source| Error::Network { sandbox: String::new(), source })?;
         let streaming = StreamServer::bind(config.streaming).await.map_err(io_error("could not listen for streams"))?;

@@ -69,6 +69,9 @@ pub struct NodeConfig {
     /// Registries (host or host:port) that are spoken to in plain HTTP.
     #[serde(default)]
     pub insecure_registries: Vec<String>,
+    /// Asked for an image before the registry that its name says.
+    #[serde(default)]
+    pub registry_mirrors: Vec<minik_cri::images::Mirror>,
     /// Extra environment for containers' image pulls, such as `HTTPS_PROXY`.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use minik_cri::images::ImageStore;
+use minik_cri::images::{ImageStore, Registries};
 
 use crate::config::IMAGES;
 use crate::{control_plane, init, kubelet};
@@ -38,7 +38,7 @@ pub fn entry(name: &str, args: &[OsString]) -> Option<ExitCode> {
 }
 
 fn images() -> Result<ImageStore> {
-    ImageStore::open(Path::new(IMAGES), Vec::new()).context("could not open the image store")
+    ImageStore::open(Path::new(IMAGES), Registries::default()).context("could not open the image store")
 }
 
 /// The archive comes on standard input; the names of what it brought go to standard output.

@@ -38,7 +38,10 @@ async fn serve(node: NodeConfig) -> Result<()> {
         state: Path::new(STATE).join("cri"),
         run: Path::new(RUN).join("cri"),
         images: IMAGES.into(),
-        insecure_registries: node.insecure_registries.clone(),
+        registries: minik_cri::images::Registries {
+            insecure: node.insecure_registries.clone(),
+            mirrors: node.registry_mirrors.clone(),
+        },
         ..minik_cri::Config::default()
     })
     .await

@@ -18,3 +18,4 @@ mod process;
 mod role;
 
 pub use entry::entry;
+pub use minik_cri::images::Mirror;

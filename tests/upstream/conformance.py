@@ -22,6 +22,8 @@ import subprocess
 import sys
 import time
 
+import registry
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = ROOT / "target/upstream/bin"
 HOME = ROOT / "target/upstream/conformance"
@@ -31,15 +33,18 @@ PROFILE = "conformance"
 CONFORMANCE = "[Conformance]"
 BATCH = 60  # the slowest spec holds up each batch, but what is done is recorded after each
 # Specs that cannot run on these machines for a reason outside minik: name -> reason. They are never counted as passed.
-NO_REGISTRY = "pulls from a public registry, whatever the node has (pull policy Always)"
+NO_REGISTRY = "pulls from a registry, whatever the node has (pull policy Always), and Debian's docker-registry is not installed"
 SHELL = "wants the words of busybox's own shell; the image assembled here has bash, since Debian's busybox drops variables"
 POD_CERTIFICATES = ("[sig-auth] Projected PodCertificate [FeatureGate:PodCertificateRequest] [FeatureGate:ClusterTrustBundle]"
                     " [FeatureGate:ClusterTrustBundleProjection] ")
-CANNOT = {
+PULLING = [
     "[sig-node] ImageVolume should succeed with pod and pull policy of Always [LinuxOnly] [MinimumKubeletVersion:1.35]"
-    " [Conformance]": NO_REGISTRY,
+    " [Conformance]",
     POD_CERTIFICATES + "should allow server and client pods to establish an mTLS connection [MinimumKubeletVersion:1.37]"
-    " [Conformance]": NO_REGISTRY,
+    " [Conformance]",
+]
+CANNOT = {
+    **({} if registry.available() else dict.fromkeys(PULLING, NO_REGISTRY)),
     "[sig-node] Kubelet when scheduling a read only busybox container should not write to root filesystem [LinuxOnly]"
     " [Conformance] [NodeConformance]": SHELL,
 }
@@ -87,17 +92,22 @@ class Cluster:
     def up(self):
         if not self.ours:
             return
-        self.call("start", "--nodes", "3")
+        self.registry = registry.Registry(HOME / "registry") if registry.available() else None
+        self.call("start", "--nodes", "3", *(["--registry-mirror", self.registry.mirror()] if self.registry else []))
         there = set(output(self.minik, "image", "list", env=self.environment).split())
         archives = output(sys.executable, ROOT / "tests/upstream/images.py", HOME / "images").split()
         for path in archives:
+            if self.registry:
+                self.registry.push(path)
             name = json.loads(manifest_of(path))[0]["RepoTags"][0]
             if name not in there:
                 self.call("image", "load", path)
 
-    def down(self):
-        if self.ours:
+    def down(self, keep):
+        if self.ours and not keep:
             self.call("delete")
+        if self.ours and self.registry:
+            self.registry.down()
 
 
 def manifest_of(path):
@@ -240,8 +250,7 @@ def main():
             if missing:
                 print(f"  {len(missing)} specs of this batch did not run; the next call runs them", flush=True)
             RECORD.write_text(json.dumps(saved, indent=1))
-        if not args.keep:
-            cluster.down()
+        cluster.down(args.keep)
     print("\n".join(summary(wanted, record, saved["wall"])))
     slow = sorted((n for n in wanted if n in record), key=lambda n: -record[n]["seconds"])[:10]
     print("slowest:", *(f"  {record[n]['seconds']:>7.1f} s  {n}" for n in slow), sep="\n")

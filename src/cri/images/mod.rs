@@ -10,6 +10,7 @@ mod layer;
 mod pull;
 mod record;
 mod reference;
+mod registries;
 mod uses;
 
 use std::fs;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use pull::Auth;
 pub use reference::Reference;
+pub use registries::{Mirror, Registries};
 
 use record::{Records, Stored};
 
@@ -66,12 +68,12 @@ pub enum ImageError {
 #[derive(Clone, Debug)]
 pub struct ImageStore {
     root: PathBuf,
-    insecure_registries: Vec<String>,
+    registries: Registries,
 }
 
 impl ImageStore {
-    pub fn open(root: &Path, insecure_registries: Vec<String>) -> Result<Self, ImageError> {
-        let store = Self { root: root.to_path_buf(), insecure_registries };
+    pub fn open(root: &Path, registries: Registries) -> Result<Self, ImageError> {
+        let store = Self { root: root.to_path_buf(), registries };
         for folder in ["layers", "images", "references", "locks", "new", "uses"] {
             let failed = |source| ImageError::Store { what: format!("make the folder {folder}"), source };
             fs::create_dir_all(store.root.join(folder)).map_err(failed)?;

@@ -1,6 +1,6 @@
 //! Brings an image from a registry.
 //!
-//! Owns: which registries are spoken to in plain HTTP, and the words of a failed pull, which users read in events.
+//! Owns: the exchange with one source after the other, and the words of a failed pull, which users read in events.
 //! Called by: the image store.
 //! Never: downloads a layer that is in the store, or the same layer twice at once.
 
@@ -13,6 +13,7 @@ use oci_client::secrets::RegistryAuth;
 use tokio_util::io::SyncIoBridge;
 
 use super::record::{ConfigFile, Stored, StoredLayer, digest};
+use super::registries::Source;
 use super::{ImageError, ImageStore, Reference, layer};
 
 /// As containerd and CRI-O.
@@ -42,16 +43,41 @@ impl Auth {
     }
 }
 
-/// The id of the image pulled.
+/// The id of the image pulled, from the first of its sources that has it.
 pub async fn pull(store: &ImageStore, reference: &Reference, auth: Option<Auth>) -> Result<String, ImageError> {
+    let mut auth = Some(Auth::to_registry(auth));
+    let mut outcome = Err(ImageError::Reference(reference.to_string()));
+    for source in store.registries.sources(&reference.registry) {
+        // Credentials are the registry's own; its mirrors do not learn them.
+        let auth = if source.mirror.is_none() { auth.take() } else { None };
+        outcome = pull_from(store, reference, &source, &auth.unwrap_or(RegistryAuth::Anonymous)).await;
+        match &outcome {
+            Ok(_) => break,
+            Err(error) if source.mirror.is_some() => {
+                tracing::info!(%error, ?source.mirror, "a mirror has no such image")
+            }
+            Err(_) => {}
+        }
+    }
+    outcome
+}
+
+async fn pull_from(
+    store: &ImageStore,
+    reference: &Reference,
+    source: &Source,
+    auth: &RegistryAuth,
+) -> Result<String, ImageError> {
     let image = reference.to_string();
     let failed = |why: String| ImageError::Pull { image: image.clone(), why };
     let unresolved =
         |e: OciDistributionError| failed(format!("failed to resolve reference {image:?}: {}", words(&image, e)));
-    let client = client(store, &reference.registry).map_err(|e| failed(e.to_string()))?;
-    let auth = Auth::to_registry(auth);
-    let remote: oci_client::Reference = image.parse().map_err(|_| ImageError::Reference(image.clone()))?;
-    let (manifest, own, list) = client.pull_image_manifest_and_list_digest(&remote, &auth).await.map_err(unresolved)?;
+    let client = client(source.plain).map_err(|e| failed(e.to_string()))?;
+    let mut remote: oci_client::Reference = image.parse().map_err(|_| ImageError::Reference(image.clone()))?;
+    if let Some(mirror) = &source.mirror {
+        remote.set_mirror_registry(mirror.clone());
+    }
+    let (manifest, own, list) = client.pull_image_manifest_and_list_digest(&remote, auth).await.map_err(unresolved)?;
     let mut config = Vec::new();
     client.pull_blob(&remote, &manifest.config, &mut config).await.map_err(|e| failed(words(&image, e)))?;
     let id = digest(&config);
@@ -75,11 +101,7 @@ pub async fn pull(store: &ImageStore, reference: &Reference, auth: Option<Auth>)
     Ok(id)
 }
 
-fn client(store: &ImageStore, registry: &str) -> Result<Client, OciDistributionError> {
-    let host = registry.split(':').next().unwrap_or(registry);
-    let plain = host == "localhost"
-        || host.starts_with("127.")
-        || store.insecure_registries.iter().any(|r| r == registry || r == host);
+fn client(plain: bool) -> Result<Client, OciDistributionError> {
     // Another component of the process may have done so; the first one wins, and all take ring.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::try_from(ClientConfig {

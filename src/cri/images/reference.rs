@@ -6,7 +6,7 @@
 
 use super::ImageError;
 
-const DEFAULT_REGISTRY: &str = "docker.io";
+pub(super) const DEFAULT_REGISTRY: &str = "docker.io";
 const NAME_CHARS_MAX: usize = 255;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

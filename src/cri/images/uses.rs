@@ -69,12 +69,13 @@ impl ImageStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::images::Registries;
 
     #[test]
     fn layers_are_held_until_the_container_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("uses")).unwrap();
-        let store = ImageStore { root: dir.path().to_path_buf(), insecure_registries: Vec::new() };
+        let store = ImageStore { root: dir.path().to_path_buf(), registries: Registries::default() };
         let image = Image {
             id: "sha256:1".into(),
             tags: Vec::new(),

@@ -49,6 +49,9 @@ pub struct Args {
     /// Registry to speak plain HTTP to; may be repeated. localhost always is.
     #[arg(long = "insecure-registry")]
     pub insecure_registries: Vec<String>,
+    /// Ask this registry first for the images of another one; may be repeated. Without REGISTRY= it is Docker Hub's.
+    #[arg(long = "registry-mirror", value_name = "[REGISTRY=]URL", value_parser = minik_node::Mirror::parse)]
+    pub registry_mirrors: Vec<minik_node::Mirror>,
     /// Memory limit of each node, such as 2g or 512m.
     #[arg(long, value_parser = parse_bytes)]
     pub memory: Option<i64>,
@@ -271,6 +274,7 @@ pub fn node_config(
         labels,
         taints,
         insecure_registries: args.insecure_registries.clone(),
+        registry_mirrors: args.registry_mirrors.clone(),
         environment,
     }
 }
