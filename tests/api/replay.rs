@@ -27,8 +27,6 @@ const EVENT_SECONDS_MAX: u64 = 2;
 /// The mark of an answer that depends on how far something in the background has come, upstream too: not compared.
 const MOVING: &str = "moving";
 
-// Not among the tests of every day until it has been seen to answer the same on many runs: `-- --ignored` runs it.
-#[ignore = "thousands of recorded requests; run it with --ignored after a change of the API"]
 #[tokio::test]
 async fn upstreams_recorded_answers_are_given_here_too() {
     let known = known();

@@ -380,7 +380,7 @@ class Kind:
             post("other-kind", body={**first, "kind": "Nothing"}),
             post("other-version", body={**first, "apiVersion": "example.com/v1"}),
             post("list", body=[first]),
-            post("string", body="a"),
+            post("string", text='"a"'),
             post("cut", text=compact(first)[:-4]),
             post("yaml", "dryRun=All", text=yaml.safe_dump(named(name="yaml")), content="application/yaml"),
             post("media", "dryRun=All", text="a", content="text/plain"),

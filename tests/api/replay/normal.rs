@@ -16,6 +16,8 @@ const HEADERS: [&str; 7] =
     ["content-type", "warning", "retry-after", "allow", "location", "www-authenticate", "cache-control"];
 const LONG: usize = 400;
 const FIELDS_LONG: usize = 150;
+/// The field of ObjectMeta in protobuf: as unordered there as in JSON.
+const MANAGED_FIELDS: u64 = 17;
 
 fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a pattern")
@@ -26,8 +28,9 @@ static TIME: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"20(2[5-9]|[3-8][0-9])-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| \+0000 UTC)( m=\+[0-9.]+)?")
 });
 static AGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(\d+[smhd]){1,2}$"));
-static VERSIONS: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(ResourceVersion in object meta: |current: |resourceVersion: )\d+"));
+static VERSIONS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(ResourceVersion in object meta: |ResourceVersion in record \(|current: |resourceVersion: )\d+")
+});
 static TOKEN_VOLUME: LazyLock<Regex> = LazyLock::new(|| pattern("kube-api-access-[a-z0-9]{5}"));
 static PORT: LazyLock<Regex> = LazyLock::new(|| pattern(r":3[0-2]\d{3}/"));
 static GENERATED: LazyLock<Regex> = LazyLock::new(|| pattern("^[bcdfghjklmnpqrstvwxz2456789]{5}$"));
@@ -73,6 +76,11 @@ impl Names {
                     .into()
             }
             Value::Array(items) if key == "cells" => items.iter().map(|item| self.cell(item)).collect(),
+            Value::Array(items) if key == "managedFields" => {
+                let mut sorted: Vec<&Value> = items.iter().collect();
+                sorted.sort_by_key(|entry| manager(entry));
+                sorted.into_iter().map(|item| self.walk(item, key)).collect()
+            }
             Value::Array(items) => items.iter().map(|item| self.walk(item, key)).collect(),
             Value::String(text) if given_address(text) => "<ip>".into(),
             Value::String(text) => self.text(text).into(),
@@ -92,7 +100,7 @@ impl Names {
                 generated_from(parent, text).unwrap_or_default().into()
             }
             ("nodePort" | "healthCheckNodePort", Value::Number(port))
-                if port.as_i64().is_some_and(|p| (30_200..=32_767).contains(&p)) =>
+                if port.as_i64().is_some_and(|p| (30_086..=32_767).contains(&p)) =>
             {
                 "<port>".into()
             }
@@ -132,6 +140,11 @@ impl Names {
             }
             message.push(json!([tag >> 3, value]));
         }
+        let managed = |field: &Value| field[0] == MANAGED_FIELDS;
+        let mut entries: Vec<Value> = message.iter().filter(|field| managed(field)).cloned().collect();
+        entries.sort_by_cached_key(canonical);
+        let mut entries = entries.into_iter();
+        message.iter_mut().filter(|field| managed(field)).zip(&mut entries).for_each(|(place, entry)| *place = entry);
         Some(message.into())
     }
 
@@ -175,12 +188,15 @@ fn generated_from(parent: &Map<String, Value>, name: &str) -> Option<String> {
     Some(if GENERATED.is_match(rest) { format!("{prefix}<generated>") } else { name.to_string() })
 }
 
-/// An address the server chose: the corpus itself asks only for those of 10.96.7.0/24 and below 10.96.0.16.
+/// An address the server chose: the corpus itself asks only for those of 10.96.0.0/24, which are not given freely.
 fn given_address(text: &str) -> bool {
-    ADDRESS.captures(text).is_some_and(|found| {
-        let low = found[2].parse::<u16>().is_ok_and(|n| n < 16);
-        &found[1] != "7" && !(&found[1] == "0" && low)
-    })
+    ADDRESS.captures(text).is_some_and(|found| &found[1] != "0")
+}
+
+/// Servers order the entries by their second first, which is no fact of theirs.
+fn manager(entry: &Value) -> Vec<String> {
+    let fields = ["operation", "manager", "subresource", "apiVersion"];
+    fields.iter().map(|field| entry[field].as_str().unwrap_or_default().to_string()).collect()
 }
 
 /// Headers that matter and are not the usual ones, and the body, both in normal form.
