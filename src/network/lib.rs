@@ -6,6 +6,7 @@
 //! Never: talks to the API server, or flushes a ruleset: Docker's own DNS rules live beside ours.
 
 pub mod address;
+pub mod announce;
 pub mod hostport;
 pub mod lease;
 pub mod masquerade;

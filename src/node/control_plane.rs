@@ -31,12 +31,17 @@ pub fn run() -> Result<()> {
 
 async fn serve(node: NodeConfig) -> Result<()> {
     let cancel = CancellationToken::new();
+    // The port first: whoever comes early waits in its queue and is not sent away. Workers may wait for the address
+    // itself already.
+    let address = (Ipv4Addr::UNSPECIFIED, API_PORT);
+    let listener = TcpListener::bind(address).await.with_context(|| format!("could not listen on port {API_PORT}"))?;
+    if let Err(error) = minik_network::announce::announce(node.address).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "workers may find the API server a second later");
+    }
     let folder = Path::new(STATE).join("store");
     fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
     let store = Store::open(&folder.join(STORE_FILE)).context("could not open the store")?;
     let server = ApiServer::build(config(store, Path::new(STATE), IpAddr::V4(node.address), API_PORT)?).await?;
-    let address = (Ipv4Addr::UNSPECIFIED, API_PORT);
-    let listener = TcpListener::bind(address).await.with_context(|| format!("could not listen on port {API_PORT}"))?;
     // The CLI waits for exactly this line on the container's output.
     println!("{API_READY}");
     let mut serving = tokio::spawn(server.clone().serve(listener, cancel.clone()));

@@ -13,6 +13,7 @@ use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
 use minik_node::config::{API_PORT, AUDIT_POLICY, NodeConfig, Role, Taint};
+use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{self, Cluster, State, node_name};
 use crate::commands::delete;
@@ -162,12 +163,16 @@ async fn create(docker: &Docker, profile: &str, args: &Args, progress: &Progress
     progress.step(&format!("Starting {count} node(s)"));
     let control_plane = &specs[0];
     let name = control_plane.config.name.clone();
+    // Docker starts containers nearly one after the other: the one that all wait for goes first.
+    let its_turn = CancellationToken::new();
     let first = async {
         nodes::create(docker, &control_plane.spec()).await?;
+        its_turn.cancel();
         nodes::start(docker, &control_plane.spec()).await
     };
     let others = try_join_all(specs[1..].iter().map(|s| async {
         nodes::create(docker, &s.spec()).await?;
+        its_turn.cancelled().await;
         nodes::start(docker, &s.spec()).await
     }));
     let limit = Duration::from_secs(args.wait_timeout);

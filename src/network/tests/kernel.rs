@@ -9,15 +9,22 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use minik_network::{Config, HostPort, Ipv4Cidr, PodNetwork, Protocol, netns};
+use nlink::netlink::link::VethLink;
 use nlink::netlink::namespace::{self, Netns};
+use nlink::{Connection, Route};
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Linux asks for an address that nobody answered for again after this.
+const ASKS_AGAIN: Duration = Duration::from_secs(1);
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
 
 /// Runs `test` in a fresh network namespace that stands for the node; `folder` is its run directory.
 fn on_a_node(test: impl AsyncFnOnce(&Path) + Send + 'static) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let node = folder.path().join("node");
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime().block_on(netns::create(&node)).expect("a namespace for the node");
     let outcome = std::thread::scope(|scope| {
         let path = &node;
@@ -25,7 +32,7 @@ fn on_a_node(test: impl AsyncFnOnce(&Path) + Send + 'static) {
         let inside = scope.spawn(move || {
             let _inside = namespace::enter_path(path).expect("entering the node's namespace");
             runtime().block_on(async {
-                let kernel = nlink::Connection::<nlink::Route>::new().expect("netlink");
+                let kernel = Connection::<Route>::new().expect("netlink");
                 kernel.set_link_up("lo").await.expect("loopback");
                 test(run_dir).await;
             });
@@ -95,6 +102,41 @@ fn pods_of_a_node_reach_each_other_with_their_own_addresses() {
         network.detach("b").await.expect("detach");
         network.detach("b").await.expect("detach again");
         assert!(ask(Some(&a), (b_ip, 8080)).is_err());
+    });
+}
+
+/// The other end of a cable to the node, in a namespace of its own; the node's end has the address 10.9.0.1.
+async fn neighbour(run_dir: &Path) -> Netns {
+    let path = run_dir.join("neighbour");
+    netns::create(&path).await.expect("a namespace");
+    let other = Netns::from_path(&path).expect("opening it");
+    let here = Connection::<Route>::new().expect("netlink");
+    here.add_link(VethLink::new("cable", "eth0").peer_netns_fd(&other)).await.expect("a cable");
+    here.set_link_up("cable").await.expect("up");
+    here.add_address_by_name("cable", Ipv4Addr::new(10, 9, 0, 1).into(), 24).await.expect("an address");
+    Connection::<Route>::new_in(&other).expect("netlink").set_link_up("eth0").await.expect("up");
+    other
+}
+
+#[test]
+#[ignore = "needs root"]
+fn who_asked_for_an_address_too_early_is_answered_by_its_announcement() {
+    on_a_node(async |run_dir| {
+        let other = neighbour(run_dir).await;
+        let address = Ipv4Addr::new(10, 9, 0, 2);
+        let early = tokio::spawn(tokio::net::TcpStream::connect((address, 80)));
+        // Its first poll asks who has the address.
+        tokio::task::yield_now().await;
+        assert!(!early.is_finished(), "nobody has the address yet");
+        let inside = Connection::<Route>::new_in(&other).expect("netlink");
+        inside.add_address_by_name("eth0", address.into(), 24).await.expect("an address");
+        let _listener = other.run(|| TcpListener::bind((address, 80))).expect("a thread").expect("bind");
+        let announced = Instant::now();
+        let announce = || runtime().block_on(minik_network::announce::announce(address));
+        other.run(announce).expect("a thread").expect("an announcement");
+        early.await.expect("a task").expect("a connection");
+        let took = announced.elapsed();
+        assert!(took < ASKS_AGAIN / 2, "connected {took:?} after the announcement");
     });
 }
 
