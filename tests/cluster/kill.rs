@@ -13,6 +13,7 @@ fn everything() -> Result<()> {
     c.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
     components(&c)?;
     container(&c)?;
+    shim(&c)?;
     nodes(&c)
 }
 
@@ -56,6 +57,23 @@ fn container(c: &Cluster) -> Result<()> {
     eventually("the container was restarted", || {
         let states = restarts_and_uids(c)?;
         ensure!(states.lines().any(|l| l.split_whitespace().nth(1) == Some("1")), "{states}");
+        let ready = c.kubectl(&["get", "deploy", "web", "-o", "jsonpath={.status.readyReplicas}"])?;
+        ensure!(ready == "2", "ready: {ready}");
+        Ok(())
+    })
+}
+
+/// A container whose shim is gone can no longer be heard nor be asked how it ended: it is ended and started again.
+fn shim(c: &Cluster) -> Result<()> {
+    let restarts = || -> Result<u32> {
+        let states = restarts_and_uids(c)?;
+        Ok(states.lines().filter_map(|l| l.split_whitespace().nth(1)?.parse::<u32>().ok()).sum())
+    };
+    let before = restarts()?;
+    kill(&process(c, "worker", "shim run")?)?;
+    eventually("a container without its shim was restarted", || {
+        let now = restarts()?;
+        ensure!(now == before + 1, "{before} restarts, then {now}");
         let ready = c.kubectl(&["get", "deploy", "web", "-o", "jsonpath={.status.readyReplicas}"])?;
         ensure!(ready == "2", "ready: {ready}");
         Ok(())

@@ -13,6 +13,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("kubectl::nodes_are_ready_and_described", nodes),
     ("kubectl::run_attach_logs_follow_and_cp", run),
     ("kubectl::exec_has_a_terminal", terminal),
+    ("kubectl::exec_and_cp_of_older_clients_go_over_spdy", spdy),
     ("kubectl::server_side_apply_diff_label_annotate", apply),
     ("kubectl::job_completes_and_wait_sees_it", job),
     ("kubectl::expose_create_and_events", expose),
@@ -106,6 +107,42 @@ fn terminal(c: &Cluster) -> Result<()> {
         command.args(["-qec", &format!("stty rows 33 cols 99; {inner}"), "/dev/null"]).stdin(Stdio::null()).output()?;
     contains(&String::from_utf8_lossy(&output.stdout), &["a terminal", "33 99"])?;
     c.kubectl(&["delete", "namespace", "terminal", "--wait=false"])?;
+    Ok(())
+}
+
+/// What every client before 1.30 speaks; kubectl does too when it is told to.
+fn spdy(c: &Cluster) -> Result<()> {
+    const BYTES: usize = 3 << 20;
+    c.namespace("spdy")?;
+    c.kubectl(&["run", "box", "-n", "spdy", "--image=test/busybox:1", "--", "sleep", "3600"])?;
+    c.kubectl(&["wait", "pod/box", "-n", "spdy", "--for=condition=Ready", "--timeout=60s"])?;
+    let older = |args: &[&str]| {
+        let mut command = c.kubectl_command(args);
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
+        command
+    };
+    let output =
+        older(&["exec", "-v=8", "-n", "spdy", "box", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]).output()?;
+    ensure!(output.status.code() == Some(7), "the exit code got lost: {:?}", output.status);
+    ensure!(output.stdout == b"out\n", "standard output: {:?}", String::from_utf8_lossy(&output.stdout));
+    contains(&String::from_utf8_lossy(&output.stderr), &["err\n", "SPDY/3.1"])?;
+    let mut child = older(&["exec", "-i", "-n", "spdy", "box", "--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let (sent, mut stdin) = (vec![b'm'; BYTES], child.stdin.take().context("piped")?);
+    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &sent));
+    let mut back = Vec::new();
+    child.stdout.take().context("piped")?.read_to_end(&mut back)?;
+    writer.join().expect("writing does not panic")?;
+    ensure!(child.wait()?.success() && back.len() == BYTES, "{} bytes of {BYTES} came back", back.len());
+    let (from, to) = (c.folder().join("spdy.txt"), c.folder().join("spdy-back.txt"));
+    std::fs::write(&from, "carried by frames")?;
+    for (a, b) in [(from.to_str().context("UTF-8")?, "box:/tmp/f"), ("box:/tmp/f", to.to_str().context("UTF-8")?)] {
+        ensure!(older(&["cp", "-n", "spdy", a, b]).status()?.success(), "cp {a} {b}");
+    }
+    ensure!(std::fs::read_to_string(&to)? == "carried by frames", "cp brought something else back");
+    c.kubectl(&["delete", "namespace", "spdy", "--wait=false"])?;
     Ok(())
 }
 

@@ -119,10 +119,13 @@ fn port_forward(c: &Cluster) -> Result<()> {
     c.namespace("forward")?;
     c.apply(&hello("forward", 1, ""))?;
     c.kubectl(&["rollout", "status", "deployment/hello", "-n", "forward", "--timeout=60s"])?;
-    for target in ["deployment/hello", "service/hello"] {
-        let port = if target.starts_with("service") { ":80" } else { ":8080" };
+    // Clients before 1.31 speak SPDY; kubectl does too when it is told to.
+    for (target, port, websockets) in
+        [("deployment/hello", ":8080", "true"), ("service/hello", ":80", "true"), ("service/hello", ":80", "false")]
+    {
         let mut child = c
             .kubectl_command(&["port-forward", "-n", "forward", target, port])
+            .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)
             .stdout(std::process::Stdio::piped())
             .spawn()?;
         // Open until the end: kubectl writes a line a connection, and one that finds its reader gone ends it. An
