@@ -18,9 +18,12 @@ struct Check {
 
 /// What upstream starts after it listens, this server has done when `build` returns: it answers no request before. The
 /// names are those that health checks of others ask for.
-const DONE_AT_START: [&str; 19] = [
+const DONE_AT_START: [&str; 23] = [
     "start-apiserver-admission-initializer",
     "generic-apiserver-start-informers",
+    "priority-and-fairness-config-consumer",
+    "priority-and-fairness-filter",
+    "storage-object-count-tracker-hook",
     "start-apiextensions-informers",
     "start-apiextensions-controllers",
     "crd-informer-synced",
@@ -30,6 +33,7 @@ const DONE_AT_START: [&str; 19] = [
     "start-service-ip-repair-controllers",
     "rbac/bootstrap-roles",
     "scheduling/bootstrap-system-priority-classes",
+    "priority-and-fairness-config-producer",
     "bootstrap-controller",
     "start-kubernetes-service-cidr-controller",
     "start-kube-aggregator-informers",
@@ -45,7 +49,11 @@ const DONE_LAST: [&str; 2] = ["apiservice-openapi-controller", "apiservice-opena
 fn checks(core: &Core, path: &str) -> Vec<Check> {
     let passed = |name: &str| Check { name: name.into(), failure: None };
     let hook = |name: &&str| passed(&format!("poststarthook/{name}"));
-    let mut checks = vec![passed("ping"), passed("log"), passed("etcd")];
+    let mut checks = vec![passed("ping"), passed("log")];
+    if path != "readyz" {
+        checks.push(passed("loopback-serving-certificate"));
+    }
+    checks.push(passed("etcd"));
     if path == "readyz" {
         checks.push(passed("etcd-readiness"));
         checks.push(passed("informer-sync"));
@@ -58,6 +66,21 @@ fn checks(core: &Core, path: &str) -> Vec<Check> {
         checks.push(Check { name: "shutdown".into(), failure });
     }
     checks
+}
+
+/// Every check as Prometheus reads it, under the three paths it counts for.
+pub fn metrics(core: &Core) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for path in ["healthz", "livez", "readyz"] {
+        lines.extend(checks(core, path).iter().map(|check| {
+            let passed = u8::from(check.failure.is_none());
+            format!("kubernetes_healthcheck{{name={:?},type={path:?}}} {passed}\n", check.name)
+        }));
+    }
+    lines.sort();
+    let head = "# HELP kubernetes_healthcheck [STABLE] Whether a health check passes: 1, or 0.\n\
+                # TYPE kubernetes_healthcheck gauge\n";
+    head.to_owned() + &lines.concat()
 }
 
 pub fn answer(core: &Core, path: &str, check: &[&str], query: &Query) -> Response<Body> {
@@ -83,6 +106,12 @@ pub fn answer(core: &Core, path: &str, check: &[&str], query: &Query) -> Respons
             }
         };
         lines.push_str(&line);
+    }
+    let mut unknown: Vec<String> =
+        excluded.iter().filter(|name| !all.iter().any(|c| c.name == **name)).map(|name| format!("{name:?}")).collect();
+    unknown.sort();
+    if !unknown.is_empty() {
+        lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {}\n", unknown.join(",")));
     }
     match (failed, query.has("verbose")) {
         (true, _) => reply::text(500, format!("{lines}{path} check failed\n")),

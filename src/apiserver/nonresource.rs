@@ -20,6 +20,9 @@ use crate::route::RequestInfo;
 use crate::server::Core;
 use crate::{aggregation, body, discovery, health, openapi, reply};
 
+/// The text format of Prometheus.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 pub async fn handle(
     core: &Arc<Core>,
     parts: &http::request::Parts,
@@ -35,10 +38,11 @@ pub async fn handle(
         ["version"] => {
             Ok(reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &version(&core.config.git_version)))
         }
+        ["metrics", "slis"] => Ok(reply::raw(200, METRICS, health::metrics(core))),
         ["metrics"] => {
             let own = core.metrics.text(&stored(core)) + &core.fairness.metrics();
             let text = own + &aggregation::metrics(core.objects.as_ref());
-            Ok(reply::raw(200, "text/plain; version=0.0.4; charset=utf-8", text))
+            Ok(reply::raw(200, METRICS, text))
         }
         ["api" | "apis", ..] => discovery::answer(core, &segments, &parts.headers, query),
         ["openapi", "v3", rest @ ..] if let Some(owner) = aggregation::openapi::owner(core, &rest.join("/")) => {
@@ -106,7 +110,17 @@ fn root(core: &Core) -> Response<Body> {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
     }
-    let rest = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version"];
+    let rest = [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/metrics/slis",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/readyz",
+        "/version",
+    ];
     paths.extend(rest.map(String::from));
     paths.sort();
     paths.dedup();

@@ -318,6 +318,26 @@ async fn discovery_openapi_and_health_answer() {
 }
 
 #[tokio::test]
+async fn health_checks_are_listed_asked_for_one_by_one_and_left_out() {
+    let server = Server::start().await;
+    let text = async |path: &str| server.get(path).await.body.as_str().unwrap_or_default().to_string();
+    let verbose = text("/livez?verbose").await;
+    assert!(
+        verbose.starts_with("[+]ping ok\n[+]log ok\n[+]loopback-serving-certificate ok\n[+]etcd ok\n"),
+        "{verbose}"
+    );
+    assert!(verbose.ends_with("livez check passed\n"), "{verbose}");
+    assert_eq!(text("/livez/poststarthook/crd-informer-synced").await, "ok");
+    assert_eq!(server.get("/livez/shutdown").await.code, 404);
+    let without = text("/readyz?verbose&exclude=etcd&exclude=b&exclude=a").await;
+    assert!(without.contains("[+]etcd excluded: ok\n"), "{without}");
+    let warning = "warn: some health checks cannot be excluded: no matches for \"a\",\"b\"\nreadyz check passed\n";
+    assert!(without.ends_with(warning), "{without}");
+    let slis = text("/metrics/slis").await;
+    assert!(slis.contains("kubernetes_healthcheck{name=\"shutdown\",type=\"readyz\"} 1\n"), "{slis}");
+}
+
+#[tokio::test]
 async fn kubectl_gets_its_tables() {
     let server = with_account().await;
     server.post(PODS, &pod("a")).await.ok();
