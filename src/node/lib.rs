@@ -14,6 +14,7 @@ mod in_process;
 mod init;
 mod kubelet;
 mod logging;
+mod memory;
 mod process;
 mod role;
 

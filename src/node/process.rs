@@ -2,10 +2,13 @@
 //!
 //! Owns: the number of threads. Called by: the wiring of each process. Never: knows what the process does.
 
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::memory;
 
 /// Init waits a little longer before it kills.
 pub const DRAIN_LIMIT: Duration = Duration::from_millis(1500);
@@ -15,8 +18,10 @@ const THREADS: usize = 2;
 pub fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     // An error means a provider is installed already, which is what is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let (started, looked) = (Instant::now(), AtomicU64::new(0));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
+        .on_thread_park(move || memory::give_back(started, &looked))
         .enable_all()
         .build()
         .context("no resources for threads")?;
