@@ -56,10 +56,15 @@ fn plan(version: CgroupVersion, wanted: &LinuxContainerResources) -> Vec<(&'stat
     writes
 }
 
-/// The weight that libcontainer and crun give these shares: 2..262144 becomes 1..10000.
+/// The weight that libcontainer, runc (since 1.3.2) and crun give these shares: 2, 1024 and 262144, v1's least, default
+/// and most, become v2's 1, 100 and 10000, and the curve between them is a parabola in log-log scale.
 fn weight(shares: i64) -> i64 {
-    let shares = shares.clamp(2, 262_144);
-    1 + (shares - 2) * 9999 / 262_142
+    if shares <= 2 {
+        return 1;
+    }
+    let log = (shares as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    (10f64.powf(exponent).ceil() as i64).clamp(1, 10_000)
 }
 
 pub(crate) fn apply(version: CgroupVersion, cgroup: &str, wanted: &LinuxContainerResources) -> Result<(), Error> {
@@ -112,7 +117,12 @@ mod tests {
             lines(CgroupVersion::V1),
             "cpu.shares=1024 cpu.cfs_quota_us=-1 memory.limit_in_bytes=64 cpuset.cpus=0"
         );
-        assert_eq!(lines(CgroupVersion::V2), "cpu.weight=39 cpu.max=max 100000 memory.max=64 cpuset.cpus=0");
+        assert_eq!(lines(CgroupVersion::V2), "cpu.weight=100 cpu.max=max 100000 memory.max=64 cpuset.cpus=0");
+    }
+
+    #[test]
+    fn a_resized_container_weighs_what_a_new_one_does() {
+        assert_eq!([0, 2, 102, 512, 1024, 262_144, 1 << 40].map(weight), [1, 1, 17, 59, 100, 10_000, 10_000]);
     }
 
     #[test]
