@@ -39,6 +39,8 @@ pub(crate) async fn start(runtime: &Runtime, container: &Arc<Container>) -> Resu
         return Err(Error::Precondition(format!("sandbox container {:?} is not running", record.sandbox)));
     }
     let dir = runtime.0.config.container(&record.id);
+    let parent = record.cgroup.rsplit_once('/').map_or("", |(parent, _)| parent);
+    minik_shim::prepare_parent_cgroup(parent).map_err(io_error(format!("could not make the cgroup {parent}")))?;
     match shim_process::start(&runtime.0.config.exe, "run", &dir).await {
         Ok(started) => {
             let state = State::Running { pid: started.pid, started_at: started.started_at };

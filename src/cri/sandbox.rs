@@ -211,6 +211,8 @@ pub(crate) async fn remove(runtime: &Runtime, sandbox: &Arc<Sandbox>) -> Result<
     let containers = runtime.containers_of(&id);
     futures::future::try_join_all(containers.iter().map(|c| container::remove(runtime, c))).await?;
     let _work = sandbox.work.lock().await;
+    let record = sandbox.record.lock().clone();
+    remove_cgroup(runtime, &record);
     let dir = runtime.0.config.sandbox(&id);
     match fs::remove_dir_all(&dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error("could not remove the sandbox")(e)),
@@ -219,6 +221,21 @@ pub(crate) async fn remove(runtime: &Runtime, sandbox: &Arc<Sandbox>) -> Result<
     runtime.announce(&id, &id, v1::ContainerEventType::ContainerDeletedEvent);
     runtime.forget_sandbox(&id);
     Ok(())
+}
+
+/// The pod's cgroup, in which its containers had theirs; the pod's next sandbox has the same one.
+fn remove_cgroup(runtime: &Runtime, record: &SandboxRecord) {
+    let parent = cgroup_parent(&record.config);
+    let others = runtime.sandboxes();
+    let mut others = others.iter().map(|s| s.record.lock()).filter(|s| s.id != record.id);
+    if !parent.is_empty() && !others.any(|s| cgroup_parent(&s.config) == parent) {
+        minik_shim::remove_cgroup(parent);
+    }
+}
+
+/// Empty where the caller names none.
+pub(crate) fn cgroup_parent(config: &v1::PodSandboxConfig) -> &str {
+    config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.trim_end_matches('/'))
 }
 
 /// Takes back what an attempt that failed, or a process that died in one, left.

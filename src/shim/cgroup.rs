@@ -1,10 +1,12 @@
-//! The few cgroup facts a container's end depends on: who is in it, and whether memory killed somebody.
+//! The few cgroup facts a container's beginning and end depend on: where its cgroup lies, who is in it, and whether
+//! memory killed somebody.
 //!
-//! Owns: finding a cgroup's folder in v1 (one per controller) and v2 (one).
-//! Called by: the shim at a container's end, `cri` for statistics and for killing what a lost shim left.
-//! Never: creates a cgroup; libcontainer does, and removes it again when the shim lives that long.
+//! Owns: finding a cgroup's folder in v1 (one per controller) and v2 (one), and the cgroups that containers share.
+//! Called by: the shim at a container's end, `cri` for statistics, for a pod's cgroup and for what a lost shim left.
+//! Never: creates a container's cgroup; libcontainer does, and removes it again when the shim lives that long.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -70,7 +72,35 @@ pub fn kill_all(cgroup: &str) {
     }
 }
 
-/// Removes an empty cgroup that its shim did not live to remove. What is not there is removed already.
+/// Makes the cgroup that containers will have theirs in, so that containers which start at once need not race for it:
+/// libcontainer takes it for a failure when another process makes a v2 folder between its look and its own try.
+pub fn prepare_parent(cgroup: &str) -> io::Result<()> {
+    match CgroupVersion::detect() {
+        // libcontainer makes v1's folders, one a controller, and does not mind that they exist.
+        CgroupVersion::V1 => Ok(()),
+        CgroupVersion::V2 => prepare_below(Path::new(ROOT), cgroup),
+    }
+}
+
+/// A child has the controllers that its parent hands down, so every folder on the way hands down all it has. Where the
+/// kernel refuses one, a limit that needs it fails when it is set.
+fn prepare_below(root: &Path, cgroup: &str) -> io::Result<()> {
+    let mut folder = root.to_owned();
+    for name in cgroup.split('/').filter(|name| !name.is_empty()) {
+        folder.push(name);
+        match fs::create_dir(&folder) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        for controller in fs::read_to_string(folder.join("cgroup.controllers"))?.split_whitespace() {
+            let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+    }
+    Ok(())
+}
+
+/// Removes an empty cgroup: one that its shim did not live to remove, or a pod's. What is not there is removed already,
+/// and what is in use stays.
 pub fn remove(cgroup: &str) {
     match CgroupVersion::detect() {
         CgroupVersion::V1 => {
@@ -91,4 +121,24 @@ pub fn oom_kills(cgroup: &str) -> u64 {
     };
     let text = fs::read_to_string(path_of(version, "memory", cgroup).join(file)).unwrap_or_default();
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two containers of one pod could fail to start together on a v2 host: each made the pod's folder.
+    #[test]
+    fn a_parent_may_exist_and_hands_its_controllers_down() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = root.path().join("kubepods/pod1");
+        fs::create_dir_all(&pod).unwrap();
+        for folder in [pod.parent().unwrap(), &pod] {
+            fs::write(folder.join("cgroup.controllers"), "memory\n").unwrap();
+        }
+        prepare_below(root.path(), "/kubepods/pod1").unwrap();
+        for folder in [pod.parent().unwrap(), &pod] {
+            assert_eq!(fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap(), "+memory");
+        }
+    }
 }

@@ -17,7 +17,10 @@ pub mod protocol;
 mod pump;
 mod supervise;
 
-pub use cgroup::{CgroupVersion, kill_all, member_pids, oom_kills, path_of, remove as remove_cgroup};
+pub use cgroup::{
+    CgroupVersion, kill_all, member_pids, oom_kills, path_of, prepare_parent as prepare_parent_cgroup,
+    remove as remove_cgroup,
+};
 pub use config::{
     CONFIG_FILE, EXIT_FILE, ExecConfig, Exit, LIBCONTAINER_DIR, PID_FILE, PROCESS_FILE, RunConfig, SOCKET_FILE,
 };
