@@ -13,6 +13,7 @@ use crate::env::Environment;
 use crate::expand::expand;
 use crate::names;
 use crate::pod::{self, Pod};
+use crate::resources::Kernel;
 use crate::security::{self, ImageUser, SecurityError};
 
 /// Everything that was resolved for one start.
@@ -28,7 +29,7 @@ pub struct Inputs<'a> {
     /// Id of the container whose processes an ephemeral container sees.
     pub target: Option<&'a str>,
     pub termination_message_file: String,
-    pub node_memory: u64,
+    pub kernel: &'a Kernel,
 }
 
 pub fn container_config(
@@ -46,7 +47,7 @@ pub fn container_config(
         ..Default::default()
     };
     let linux = cri::LinuxContainerConfig {
-        resources: Some(crate::resources::linux_resources(pod, container, inputs.node_memory)),
+        resources: Some(crate::resources::linux_resources(pod, container, inputs.kernel)),
         security_context: Some(security),
     };
     Ok(cri::ContainerConfig {
@@ -124,7 +125,7 @@ mod tests {
             volume_groups: &[],
             target: None,
             termination_message_file: "/f".into(),
-            node_memory: 1,
+            kernel: &Kernel::default(),
         };
         let config = container_config(&pod, &pod.spec.containers[0], inputs).expect("allowed");
         assert_eq!(config.command, ["run", "1"]);

@@ -17,7 +17,7 @@ use crate::env;
 use crate::hosts::{self, FqdnTooLong, Names};
 use crate::observed::Observed;
 use crate::pod::Pod;
-use crate::resources::ResourceList;
+use crate::resources::{Kernel, ResourceList};
 use crate::room::Room;
 use crate::sources::Sources;
 use crate::volumes;
@@ -42,7 +42,7 @@ pub struct NodeContext {
     pub room: Room,
     /// This node's own object.
     pub node_object: Cache,
-    pub memory_bytes: u64,
+    pub kernel: Kernel,
     /// True once the runtime has the pod CIDR: sandboxes with a network of their own can be made.
     pub network_ready: tokio::sync::watch::Receiver<bool>,
 }

@@ -58,7 +58,7 @@ fn start_on(api: Arc<FakeApi>, runtime: FakeRuntime, dir: Arc<tempfile::TempDir>
             .into(),
         room: Default::default(),
         node_object: Cache::builder(client.clone()).start(&tasks),
-        memory_bytes: 8 << 30,
+        kernel: crate::resources::Kernel { memory_bytes: 8 << 30, ..Default::default() },
         network_ready,
     };
     let mine = Cache::builder(client).watch_selected(PODS, "spec.nodeName=n1", "").start(&tasks);

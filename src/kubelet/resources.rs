@@ -154,7 +154,15 @@ pub fn cpu_quota(milli_cpu: i64) -> i64 {
     if milli_cpu == 0 { 0 } else { (milli_cpu * CPU_PERIOD_US / 1000).max(QUOTA_US_MIN) }
 }
 
-pub fn linux_resources(pod: &Pod, container: &core::Container, node_memory: u64) -> cri::LinuxContainerResources {
+/// What of this node a container's limits depend on.
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    pub memory_bytes: u64,
+    /// What every container's cgroup v2 says besides its limits; empty on v1.
+    pub unified: BTreeMap<String, String>,
+}
+
+pub fn linux_resources(pod: &Pod, container: &core::Container, node: &Kernel) -> cri::LinuxContainerResources {
     let level = pod.spec.resources.as_ref();
     let limit = |name: &str| {
         limits(container)
@@ -168,7 +176,8 @@ pub fn linux_resources(pod: &Pod, container: &core::Container, node_memory: u64)
         cpu_quota: cpu_quota(cpu_limit),
         cpu_shares: cpu_shares(cpu_request),
         memory_limit_in_bytes: limit("memory").map_or(0, units),
-        oom_score_adj: oom_score_adj(pod, container, node_memory),
+        oom_score_adj: oom_score_adj(pod, container, node.memory_bytes),
+        unified: node.unified.clone().into_iter().collect(),
         ..Default::default()
     }
 }
@@ -250,7 +259,10 @@ mod tests {
         let pod = pod(
             "containers: [{name: a, image: i, resources: {requests: {cpu: 250m}, limits: {cpu: 5m, memory: 64Mi}}}]",
         );
-        let told = linux_resources(&pod, &pod.spec.containers[0], 8 << 30);
+        let unified = [("memory.oom.group".to_string(), "1".to_string())];
+        let node = Kernel { memory_bytes: 8 << 30, unified: unified.clone().into() };
+        let told = linux_resources(&pod, &pod.spec.containers[0], &node);
+        assert_eq!(told.unified, unified.into());
         assert_eq!((told.cpu_shares, told.cpu_quota, told.cpu_period), (256, 1000, 100_000));
         assert_eq!(told.memory_limit_in_bytes, 64 << 20);
     }

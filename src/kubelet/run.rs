@@ -18,7 +18,8 @@ use crate::context::NodeContext;
 use crate::dispatcher::{self, Pods};
 use crate::dns::ClusterDns;
 use crate::machine::capacity::{Capacity, capacity};
-use crate::machine::{self, Registration, Reporter, mirror};
+use crate::machine::{self, Registration, Reporter, cgroup, mirror};
+use crate::resources::Kernel;
 use crate::room::Room;
 use crate::sources::Sources;
 use crate::{RunError, log_rotation, server};
@@ -126,7 +127,7 @@ fn context(
         allocatable: measured.allocatable.clone(),
         room: Room::default(),
         node_object: nodes.clone(),
-        memory_bytes: measured.total.memory_bytes,
+        kernel: Kernel { memory_bytes: measured.total.memory_bytes, unified: cgroup::unified() },
         network_ready: watch::channel(false).1,
     }
 }

@@ -126,7 +126,7 @@ async fn prepare(
         volume_groups: &made.groups,
         target: target(job),
         termination_message_file: made.termination_message_file.display().to_string(),
-        node_memory: job.node.memory_bytes,
+        kernel: &job.node.kernel,
     };
     container_config(&job.pod, container, inputs).map_err(|e| config_error(e.to_string()))
 }

@@ -18,8 +18,7 @@ const WORTH_BYTES: usize = 3 << 20;
 pub fn give_back(started: Instant, looked: &AtomicU64) {
     let now = started.elapsed().as_secs();
     let last = looked.load(Ordering::Relaxed);
-    if now < last + SECONDS_BETWEEN
-        || looked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+    if now < last + SECONDS_BETWEEN || looked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
     {
         return;
     }

@@ -7,9 +7,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use crate::devices::Instruction;
 
 /// Rust ignores SIGPIPE and libcontainer does not undo it, but a container expects the default.
 #[expect(unsafe_code, reason = "signal dispositions have no safe wrapper")]
@@ -77,6 +80,58 @@ pub(crate) fn give_to(fd: &OwnedFd, uid: u32, gid: u32) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::fchown(fd, Some(uid), Some(gid))?;
     Ok(())
+}
+
+/// Lets `program` decide about every device that a process of the cgroup opens or makes, besides what the cgroups above
+/// say. It stays as long as the cgroup.
+#[expect(unsafe_code, reason = "bpf(2) has no wrapper")]
+pub(crate) fn attach_device_program(cgroup: &Path, program: &[Instruction]) -> io::Result<()> {
+    // Numbers and layouts: include/uapi/linux/bpf.h.
+    const PROG_LOAD: libc::c_int = 5;
+    const PROG_ATTACH: libc::c_int = 8;
+    const TYPE_CGROUP_DEVICE: u32 = 15;
+    const ATTACH_CGROUP_DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        // Level, size and address of the verifier's log; the kernel's version; flags.
+        rest: [u32; 6],
+    }
+    #[repr(C)]
+    struct Attach {
+        target: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    let bpf = |command: libc::c_int, what: *const libc::c_void, size: usize| {
+        // SAFETY: `what` points to `size` bytes that outlive the call, and the kernel only reads them.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, what, size) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    };
+    let license = c"Apache-2.0";
+    let load = Load {
+        kind: TYPE_CGROUP_DEVICE,
+        count: u32::try_from(program.len()).map_err(io::Error::other)?,
+        instructions: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        rest: [0; 6],
+    };
+    let loaded = bpf(PROG_LOAD, std::ptr::from_ref(&load).cast(), size_of::<Load>())?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let loaded = unsafe { OwnedFd::from_raw_fd(i32::try_from(loaded).map_err(io::Error::other)?) };
+    let folder = rustix::fs::open(cgroup, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let attach = Attach {
+        target: folder.as_raw_fd().cast_unsigned(),
+        program: loaded.as_raw_fd().cast_unsigned(),
+        kind: ATTACH_CGROUP_DEVICE,
+        flags: ALLOW_MULTI,
+    };
+    bpf(PROG_ATTACH, std::ptr::from_ref(&attach).cast(), size_of::<Attach>()).map(|_| ())
 }
 
 /// The pty master that libcontainer sends over the console socket.

@@ -19,9 +19,10 @@ use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::cgroup::{self, CgroupVersion};
 use crate::config::{ExecConfig, PROCESS_FILE, RunConfig};
 use crate::executor::{MARK, Program};
-use crate::kernel;
+use crate::{devices, kernel};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LaunchError {
@@ -62,7 +63,7 @@ enum Ends {
 
 /// Creates and starts the container that `dir` describes. The process runs when this returns.
 pub(crate) fn container(dir: &Path, config: &RunConfig) -> Result<(i32, Io), LaunchError> {
-    clamp_spec(&dir.join("config.json"))?;
+    let spec = clamped_spec(&dir.join("config.json"))?;
     let wanted = Wanted { tty: config.tty, stdin: config.stdin, uid: config.uid, gid: config.gid };
     let (ends, ours) = plumb(dir, &wanted)?;
     let before = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
@@ -77,6 +78,11 @@ pub(crate) fn container(dir: &Path, config: &RunConfig) -> Result<(i32, Io), Lau
     let _ = fs::write("/proc/self/oom_score_adj", before.trim());
     let mut container = built.map_err(|e| refused(&e))?;
     let ours = receive(console, ours)?;
+    if CgroupVersion::detect() == CgroupVersion::V2 {
+        let rules = spec.linux().as_ref().and_then(|l| l.resources().as_ref()?.devices().clone()).unwrap_or_default();
+        let cgroup = cgroup::path_of(CgroupVersion::V2, "", &config.cgroup);
+        devices::enforce(&cgroup, &rules).map_err(failed("could not limit the container's devices"))?;
+    }
     container.start().map_err(|e| refused(&e))?;
     kernel::ignore_sigpipe();
     let pid = container.pid().map(|p| p.as_raw()).ok_or_else(|| LaunchError::Refused("no process".into()))?;
@@ -176,18 +182,14 @@ fn is_clamped() -> bool {
     capabilities(None).is_ok_and(|sets| !sets.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
-fn clamp_spec(path: &Path) -> Result<(), LaunchError> {
-    if !is_clamped() {
-        return Ok(());
-    }
+fn clamped_spec(path: &Path) -> Result<Spec, LaunchError> {
     let text = fs::read(path).map_err(failed("could not read the bundle"))?;
     let mut spec: Spec = serde_json::from_slice(&text).map_err(|e| failed("could not read the bundle")(e.into()))?;
-    let Some(process) = spec.process_mut() else { return Ok(()) };
-    if clamp(process) {
+    if is_clamped() && spec.process_mut().as_mut().is_some_and(clamp) {
         let text = serde_json::to_vec(&spec).map_err(|e| failed("could not write the bundle")(e.into()))?;
         fs::write(path, text).map_err(failed("could not write the bundle"))?;
     }
-    Ok(())
+    Ok(spec)
 }
 
 fn clamp_process(path: &Path) -> Result<(), LaunchError> {

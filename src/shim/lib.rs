@@ -8,6 +8,7 @@
 
 mod cgroup;
 mod config;
+mod devices;
 mod executor;
 mod kernel;
 mod launch;

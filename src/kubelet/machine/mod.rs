@@ -5,6 +5,7 @@
 //! Never: touches pods that run here.
 
 pub mod capacity;
+pub mod cgroup;
 mod lease;
 pub mod mirror;
 mod register;

@@ -224,7 +224,7 @@ impl Worker {
         let Some((_, spec)) = self.pod.container(name) else { return };
         self.memory.resizing.insert(id.clone(), Resizing::UnderWay);
         let to = spec.resources.clone().unwrap_or_default();
-        let linux = Some(crate::resources::linux_resources(&self.pod, spec, self.node.memory_bytes));
+        let linux = Some(crate::resources::linux_resources(&self.pod, spec, &self.node.kernel));
         let mut runtime = self.node.cri.runtime();
         self.operations.spawn(async move {
             let request =

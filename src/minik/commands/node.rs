@@ -76,7 +76,16 @@ async fn add(docker: &Docker, cluster: &Cluster, args: &start::Args, progress: &
     let authority = Authority::load(&ca, &String::from_utf8_lossy(&key))?;
     let image = image::ensure(docker).await?;
     let files = pki::node_files(&authority, &config)?;
-    let spec = NodeSpec { config: &config, image: &image.tag, files, api: None, memory: args.memory, cpus: args.cpus };
+    let (_, cgroups) = nodes::host(docker).await?;
+    let spec = NodeSpec {
+        config: &config,
+        image: &image.tag,
+        files,
+        api: None,
+        memory: args.memory,
+        cpus: args.cpus,
+        cgroups,
+    };
     let made = async {
         nodes::create(docker, &spec).await?;
         nodes::start(docker, &spec).await?;

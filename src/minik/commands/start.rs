@@ -9,6 +9,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::models::SystemInfo;
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
@@ -23,7 +24,7 @@ use crate::kubeconfig;
 use crate::output::{Format, Progress};
 use crate::pki::{self, ClusterKeys, Identity, NodeFile};
 use crate::steps::network::Subnet;
-use crate::steps::nodes::{self, NodeSpec, Publish};
+use crate::steps::nodes::{self, Cgroups, NodeSpec, Publish};
 use crate::steps::{image, network, ready};
 
 /// minikube's and kind's users expect one control plane and some workers.
@@ -149,7 +150,10 @@ async fn create_or_clean_up(
 
 async fn create(docker: &Docker, profile: &str, args: &Args, progress: &Progress) -> Result<String, CliError> {
     let count = args.nodes.unwrap_or(NODES_DEFAULT);
-    check_memory(docker, count, args.force).await?;
+    let (info, cgroups) = nodes::host(docker).await?;
+    if !args.force {
+        check_memory(&info, count)?;
+    }
     progress.step(&format!("Preparing network, image and keys for {count} node(s)"));
     let keys = tokio::task::spawn_blocking(ClusterKeys::create);
     let (subnet, image) = tokio::try_join!(network::ensure(docker, profile, args.subnet), image::ensure(docker))?;
@@ -159,7 +163,7 @@ async fn create(docker: &Docker, profile: &str, args: &Args, progress: &Progress
     }
     let publish = publish(args)?;
     let admin = keys.ca.admin()?;
-    let specs = specs(profile, args, subnet, count, &keys, &admin, &image.tag, &publish)?;
+    let specs = specs(profile, args, subnet, count, &keys, &admin, &image.tag, &publish, cgroups)?;
     progress.step(&format!("Starting {count} node(s)"));
     let control_plane = &specs[0];
     let name = control_plane.config.name.clone();
@@ -200,6 +204,7 @@ struct Planned<'a> {
     files: std::cell::RefCell<Vec<NodeFile>>,
     api: Option<Publish>,
     args: &'a Args,
+    cgroups: Cgroups,
 }
 
 impl Planned<'_> {
@@ -211,6 +216,7 @@ impl Planned<'_> {
             api: self.api.clone(),
             memory: self.args.memory,
             cpus: self.args.cpus,
+            cgroups: self.cgroups,
         }
     }
 }
@@ -225,6 +231,7 @@ fn specs<'a>(
     admin: &Identity,
     image: &'a str,
     publish: &Publish,
+    cgroups: Cgroups,
 ) -> Result<Vec<Planned<'a>>, CliError> {
     let full = || CliError::NoAddressSpace { profile: profile.into() };
     let api_address = subnet.node(0).ok_or_else(full)?;
@@ -243,7 +250,7 @@ fn specs<'a>(
             }
         }
         let api = (index == 0).then(|| publish.clone());
-        planned.push(Planned { config, image, files: files.into(), api, args });
+        planned.push(Planned { config, image, files: files.into(), api, args, cgroups });
     }
     Ok(planned)
 }
@@ -284,11 +291,7 @@ pub fn node_config(
     }
 }
 
-async fn check_memory(docker: &Docker, nodes: u32, force: bool) -> Result<(), CliError> {
-    if force {
-        return Ok(());
-    }
-    let info = docker.info().await.map_err(docker::failed("ask Docker for its memory"))?;
+fn check_memory(info: &SystemInfo, nodes: u32) -> Result<(), CliError> {
     let have_mb = u64::try_from(info.mem_total.unwrap_or(i64::MAX)).unwrap_or(u64::MAX) >> 20;
     let need_mb = u64::from(nodes) * MEMORY_MB_PER_NODE;
     if have_mb < need_mb { Err(CliError::TooLittleMemory { nodes, need_mb, have_mb }) } else { Ok(()) }

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use bollard::Docker;
 use bollard::models::{
-    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, Mount, MountType, MountVolumeOptions,
-    NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, Mount,
+    MountType, MountVolumeOptions, NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum, SystemInfo,
+    SystemInfoCgroupVersionEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
@@ -38,6 +39,24 @@ pub struct NodeSpec<'a> {
     pub api: Option<Publish>,
     pub memory: Option<i64>,
     pub cpus: Option<f64>,
+    pub cgroups: Cgroups,
+}
+
+/// How the host counts what processes use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cgroups {
+    V1,
+    V2,
+}
+
+/// What Docker says of its host.
+pub async fn host(docker: &Docker) -> Result<(SystemInfo, Cgroups), CliError> {
+    let info = docker.info().await.map_err(docker::failed("ask Docker for its host"))?;
+    let cgroups = match info.cgroup_version {
+        Some(SystemInfoCgroupVersionEnum::_2) => Cgroups::V2,
+        _ => Cgroups::V1,
+    };
+    Ok((info, cgroups))
 }
 
 #[derive(Clone, Debug)]
@@ -182,6 +201,9 @@ fn host_config(spec: &NodeSpec<'_>, capabilities: Capabilities) -> HostConfig {
         tmpfs: Some(HashMap::from([("/run".to_string(), "exec,mode=755".to_string())])),
         network_mode: Some(network_name(&config.profile)),
         port_bindings: ports,
+        // A v2 node hands controllers on from the root of what it sees, which must be its own: Docker's usual, but a
+        // daemon may be told otherwise.
+        cgroupns_mode: (spec.cgroups == Cgroups::V2).then_some(HostConfigCgroupnsModeEnum::PRIVATE),
         memory: spec.memory,
         nano_cpus: spec.cpus.map(|c| (c * 1e9) as i64),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
