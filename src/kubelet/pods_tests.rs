@@ -172,6 +172,18 @@ async fn a_job_pod_succeeds_and_its_sandbox_is_stopped() {
     assert_eq!(condition(&pod["status"], "Ready"), "False");
 }
 
+/// A controller that replaces failed pods must be able to see that one failed.
+#[tokio::test(start_paused = true)]
+async fn a_status_that_somebody_else_wrote_stands_for_a_while() {
+    let kubelet = start();
+    kubelet.pod("{restartPolicy: Always, containers: [{name: a, image: 'box:1'}]}");
+    kubelet.wait_ready().await;
+    kubelet.edit(|pod| pod["status"]["phase"] = "Failed".into());
+    let written = tokio::time::Instant::now();
+    kubelet.wait("Running again", |s| s["phase"] == "Running").await;
+    assert!(written.elapsed() >= std::time::Duration::from_secs(10), "after {:?}", written.elapsed());
+}
+
 #[tokio::test]
 async fn a_crash_is_restarted_at_once_and_then_waits() {
     let kubelet = start();

@@ -17,6 +17,9 @@ use crate::pod::Pod;
 use crate::status;
 
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// What somebody else wrote over our last word stands for this long, as with upstream's kubelet: a controller that
+/// looks at it must be able to see it.
+const RECONCILE_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Default)]
 struct Wanted {
@@ -65,16 +68,30 @@ enum Wrote {
 
 async fn write(client: Client, mut changes: watch::Receiver<Wanted>) {
     let mut base: Option<Base> = None;
+    let mut last: Option<core::PodStatus> = None;
     while changes.changed().await.is_ok() {
         loop {
             let wanted = changes.borrow_and_update().clone();
             let Some((pod, status)) = wanted.status else { break };
+            if !wanted.delete
+                && last.as_ref() == Some(&status)
+                && status::patch(&pod.uid, known(&base, &pod), &status).is_some()
+                && let Ok(changed) = tokio::time::timeout(RECONCILE_AFTER, changes.changed()).await
+            {
+                match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                }
+            }
             let mut outcome = patch(&client, &pod, &status, &mut base).await;
             if matches!(outcome, Wrote::Done) && wanted.delete {
                 outcome = delete(&client, &pod).await;
             }
             match outcome {
-                Wrote::Done => break,
+                Wrote::Done => {
+                    last = Some(status);
+                    break;
+                }
                 Wrote::Gone => return,
                 Wrote::Retry => tokio::time::sleep(RETRY_AFTER).await,
             }
@@ -82,16 +99,23 @@ async fn write(client: Client, mut changes: watch::Receiver<Wanted>) {
     }
 }
 
-async fn patch(client: &Client, pod: &Pod, status: &core::PodStatus, base: &mut Option<Base>) -> Wrote {
-    let seen: u64 = pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
-    let old = match base {
-        Some(base) if base.version >= seen => &base.status,
+/// The newest status we know the API server to have.
+fn known<'a>(base: &'a Option<Base>, pod: &'a Pod) -> &'a core::PodStatus {
+    match base {
+        Some(base) if base.version >= version(pod) => &base.status,
         _ => &pod.api_status,
-    };
-    let Some(body) = status::patch(&pod.uid, old, status) else { return Wrote::Done };
+    }
+}
+
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+async fn patch(client: &Client, pod: &Pod, status: &core::PodStatus, base: &mut Option<Base>) -> Wrote {
+    let Some(body) = status::patch(&pod.uid, known(base, pod), status) else { return Wrote::Done };
     match client.patch(PODS, pod.namespace(), pod.name(), "status", &Patch::Strategic(body)).await {
         Ok(object) => {
-            let version = minik_api::object::resource_version(&object).parse().unwrap_or(seen);
+            let version = minik_api::object::resource_version(&object).parse().unwrap_or_else(|_| version(pod));
             let status = core::PodStatus::deserialize(&object["status"]).unwrap_or_default();
             *base = Some(Base { version, status });
             Wrote::Done
