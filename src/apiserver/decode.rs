@@ -72,7 +72,7 @@ fn refuse(body: &[u8], expected: &GroupVersionKind, why: &str) -> Status {
 fn unread(call_type: &str, body: &[u8], expected: &GroupVersionKind, error: &DecodeError) -> Status {
     let why = match error {
         DecodeError::Type(why) => return refuse(body, expected, why),
-        DecodeError::Syntax(why) if call_type == YAML => why.clone(),
+        DecodeError::Syntax(why) if matches!(call_type, YAML | protobuf::CONTENT_TYPE) => why.clone(),
         DecodeError::Syntax(why) => format!("couldn't get version/kind; json parse error: {why}"),
     };
     let quoted = decode::summary(body);
@@ -91,8 +91,7 @@ fn read(call_type: &str, body: &Bytes, of: Option<Type>) -> Result<Result<Decode
             .map_err(|e| DecodeError::Syntax(format!("yaml: {e}")))
             .and_then(|tree| read_tree(of, tree)),
         (protobuf::CONTENT_TYPE, Some(_)) => {
-            let tree = protobuf::decode(body).map_err(|e| Status::bad_request(e.to_string()))?;
-            read_tree(of, tree)
+            protobuf::decode(body).map_err(|e| DecodeError::Syntax(e.to_string())).and_then(|tree| read_tree(of, tree))
         }
         (protobuf::CONTENT_TYPE, None) => return Err(unsupported(&[JSON, YAML])),
         _ => return Err(unsupported(&[JSON, YAML, protobuf::CONTENT_TYPE])),
@@ -137,7 +136,7 @@ pub fn strictly(
     }
 }
 
-fn not_registered(kind: &str, version: &str) -> String {
+pub fn not_registered(kind: &str, version: &str) -> String {
     // Upstream's scheme is named after the place in its source where it is made.
     format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"")
 }

@@ -23,8 +23,10 @@ pub enum Form {
     #[default]
     Object,
     Table,
-    /// `PartialObjectMetadata`, or its list.
+    /// `PartialObjectMetadata`.
     Metadata,
+    /// `PartialObjectMetadataList`.
+    MetadataList,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +79,8 @@ impl Range<'_> {
         match self.parameter("as") {
             "" => Some(Form::Object),
             "Table" if meta => Some(Form::Table),
-            "PartialObjectMetadata" | "PartialObjectMetadataList" if meta => Some(Form::Metadata),
+            "PartialObjectMetadata" if meta => Some(Form::Metadata),
+            "PartialObjectMetadataList" if meta => Some(Form::MetadataList),
             _ => None,
         }
     }
@@ -171,7 +174,7 @@ mod tests {
         assert_eq!(accept(kubectl), Ok((Encoding::Json, Form::Table)));
         let metadata =
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-        assert_eq!(accept(metadata), Ok((Encoding::Protobuf, Form::Metadata)));
+        assert_eq!(accept(metadata), Ok((Encoding::Protobuf, Form::MetadataList)));
         assert_eq!(accept("application/cbor, application/json;q=0.9, */*;q=0.1"), Ok((Encoding::Json, Form::Object)));
         assert_eq!(accept("text/html"), Err(406));
         assert_eq!(accept("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io"), Err(406));

@@ -135,6 +135,12 @@ pub fn object(call: &Call, code: u16, served: &Served, object: &Value) -> Respon
     match call.accept.form {
         Form::Object => tree(&call.accept, code, object),
         Form::Metadata => tree(&call.accept, code, &metadata_only(object)),
+        Form::MetadataList => {
+            let one = go_type(served, &served.row.kind);
+            let why =
+                format!("you requested PartialObjectMetadataList, but the requested object is not a list ({one})");
+            status(&call.accept, &Status::new(406, "NotAcceptable", why))
+        }
         Form::Table => match table(served, &[object], &call.query) {
             Ok(mut answer) => {
                 answer["metadata"] = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
@@ -143,6 +149,19 @@ pub fn object(call: &Call, code: u16, served: &Served, object: &Value) -> Respon
             Err(error) => status(&call.accept, &error),
         },
     }
+}
+
+/// What upstream's program calls the kind, which some of its messages say.
+pub fn go_type(served: &Served, kind: &str) -> String {
+    if served.custom().is_some() {
+        let list = if kind == served.row.list_kind { "List" } else { "" };
+        return format!("*unstructured.Unstructured{list}");
+    }
+    let package = match served.row.group.split('.').next() {
+        None | Some("" | "events") => "core",
+        Some(package) => package,
+    };
+    format!("*{package}.{kind}")
 }
 
 /// Tables have no protobuf form; upstream refuses, and no client asks without JSON as an alternative.

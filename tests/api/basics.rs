@@ -312,6 +312,12 @@ async fn discovery_openapi_and_health_answer() {
     assert_eq!(aggregated.body["kind"], "APIGroupDiscoveryList");
     let again = server.send("GET", "/apis", &[("accept", accept), ("if-none-match", &tag)], "").await;
     assert_eq!(again.code, 304);
+    for (path, begins) in
+        [("/api", "k8s\0\n\u{f}\n\0\u{12}\u{b}APIVersions"), ("/apis/apps", "k8s\0\n\u{e}\n\u{2}v1\u{12}\u{8}APIGroup")]
+    {
+        let answer = server.send("GET", path, &[("accept", "application/vnd.kubernetes.protobuf")], "").await;
+        assert!(answer.body.as_str().is_some_and(|b| b.starts_with(begins)), "{path}: {}", answer.body);
+    }
     assert!(server.get("/openapi/v3").await.ok()["paths"]["apis/apps/v1"].is_object());
     assert_eq!(server.get("/readyz").await.body, "ok");
     assert_eq!(server.get("/version").await.ok()["gitVersion"], "v1.37.2");

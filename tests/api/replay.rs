@@ -2,7 +2,8 @@
 //!
 //! Owns: reading tests/upstream/golden, sending its requests in order, and holding the list of known differences.
 //! Called by: `cargo test --test api replay`. `scripts/replay --record` writes what is read here; no Go is needed to run it.
-//! After a change for the better `REPLAY_KNOWN=write cargo test --test api replay` shrinks the list.
+//! After a change for the better `REPLAY_KNOWN=write cargo test --test api replay` shrinks the list;
+//! `REPLAY_SHOW=PART-OF-AN-ID cargo test --test api replay -- --nocapture` shows how known answers differ.
 //! Never: knows what an answer means.
 
 mod normal;
@@ -30,6 +31,7 @@ const MOVING: &str = "moving";
 #[tokio::test]
 async fn upstreams_recorded_answers_are_given_here_too() {
     let known = known();
+    let shown = std::env::var("REPLAY_SHOW").ok();
     let server = Server::start().await;
     let (mut new, mut mended, mut differing, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new(), 0);
     for file in golden_files() {
@@ -38,7 +40,10 @@ async fn upstreams_recorded_answers_are_given_here_too() {
             for (step, difference) in replay(&server, &case).await {
                 seen += 1;
                 let id = format!("{group}/{}/{step}", case.name);
-                if difference.is_some() {
+                if let Some(difference) = &difference {
+                    if shown.as_ref().is_some_and(|part| id.contains(part)) {
+                        println!("{id}\n    {difference}");
+                    }
                     differing.insert(id.clone());
                 }
                 match (difference, known.get(&id).map(String::as_str)) {

@@ -226,9 +226,9 @@ impl Applier<'_> {
         let changed = !comparison.is_same();
         walk::drop_removed(&mut object, &merged);
         let fields = mine.fields.difference(&stripped());
-        // The time says when the entry changed what is stored, so a repetition keeps the old one.
-        let kept = last.as_ref().filter(|l| !changed && l.fields == fields).and_then(|l| l.time.clone());
-        entries.push(Entry { fields, time: Some(kept.unwrap_or_else(|| self.write.now.into())), ..mine });
+        // The time says when the manager last changed the object. One that only said what was there has none.
+        let time = if changed { Some(self.write.now.into()) } else { last.and_then(|l| l.time) };
+        entries.push(Entry { fields, time, ..mine });
         Ok(Outcome { object, entries, changed })
     }
 

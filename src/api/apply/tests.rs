@@ -71,9 +71,9 @@ fn the_same_value_is_shared() {
     fields(
         &live,
         expect![[r#"
-        "one" "Apply": {"f:spec":{"f:replicas":{}}}
-        "two" "Apply": {"f:spec":{"f:replicas":{}}}
-    "#]],
+            "two" "Apply": {"f:spec":{"f:replicas":{}}}
+            "one" "Apply": {"f:spec":{"f:replicas":{}}}
+        "#]],
     );
     let live = ok(Some(&live), deployment(json!({})), "one");
     assert_eq!(live["spec"]["replicas"], 3, "the other owner still wants it");

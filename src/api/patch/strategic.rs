@@ -115,7 +115,9 @@ fn same_type(a: &Value, b: &Value) -> bool {
 }
 
 fn unknown_directive(directive: &Value, patch: &Object) -> Fault {
-    let (name, map) = (go_text(directive), go_text(&Value::Object(patch.clone())));
+    let mut whole = patch.clone();
+    whole.insert("$patch".into(), directive.clone());
+    let (name, map) = (go_text(directive), go_text(&Value::Object(whole)));
     Fault::DoesNotFit(format!("unknown patch type: {name} in map: {map}"))
 }
 

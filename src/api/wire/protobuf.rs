@@ -21,7 +21,7 @@ const DEPTH_MAX: usize = 256;
 
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum ProtobufError {
-    #[error("provided data does not appear to be a protobuf message, expected prefix {MAGIC:x?}")]
+    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     NoMagic,
     #[error("unexpected EOF")]
     Truncated,
@@ -29,7 +29,7 @@ pub enum ProtobufError {
     Malformed(&'static str),
     #[error("no kind \"{kind}\" is registered for version \"{api_version}\"")]
     UnknownKind { api_version: String, kind: String },
-    #[error("object has no apiVersion and kind")]
+    #[error("object has no kind")]
     NoKind,
 }
 

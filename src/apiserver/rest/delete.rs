@@ -107,14 +107,19 @@ fn from_query(call: &Call) -> Result<Value, Status> {
 fn from_body(call: &Call) -> Result<Value, Status> {
     let of = Type::meta("DeleteOptions").expect("meta/v1 has DeleteOptions");
     let wrong = |e: String| Status::bad_request(format!("the delete options could not be decoded: {e}"));
-    match call.content_type() {
+    let tree: Value = match call.content_type() {
         protobuf::CONTENT_TYPE => {
             let envelope = protobuf::open(&call.body).map_err(|e| wrong(e.to_string()))?;
-            protobuf::decode_as(&envelope, Some(of)).map_err(|e| wrong(e.to_string()))
+            protobuf::decode_as(&envelope, Some(of)).map_err(|e| wrong(e.to_string()))?
         }
-        "application/yaml" => crate::decode::yaml(&call.body).map_err(wrong),
-        _ => decode::from_json(of, &call.body).map(|d| d.object).map_err(|e| wrong(e.to_string())),
+        "application/yaml" => crate::decode::yaml(&call.body).map_err(wrong)?,
+        _ => decode::from_json(of, &call.body).map(|d| d.object).map_err(|e| wrong(e.to_string()))?,
+    };
+    let said = |field: &str| tree[field].as_str().unwrap_or_default();
+    if !matches!(said("kind"), "" | "DeleteOptions") {
+        return Err(Status::bad_request(crate::decode::not_registered(said("kind"), said("apiVersion"))));
     }
+    Ok(tree)
 }
 
 /// What is to be done with the object now.

@@ -150,13 +150,18 @@ fn list_metadata(selected: &Selected) -> Value {
 
 pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Status> {
     let (served, accept) = (&call.served, &call.accept);
+    if accept.form == Form::Metadata {
+        let list = reply::go_type(served, &served.row.list_kind);
+        let why = format!("you requested PartialObjectMetadata, but the requested object is a list ({list})");
+        return Err(Status::new(406, "NotAcceptable", why));
+    }
     let plain = accept.encoding == Encoding::Json && !accept.pretty;
     match accept.form {
         Form::Object if plain && selected.entries.iter().all(|e| served.can_copy(&e.value)) => {
             let items = selected.entries.iter().map(|e| item(served, &e.value)).collect();
             Ok(joined(call, &served.row.list_kind, &served.row.api_version(), selected, items))
         }
-        Form::Metadata if plain => {
+        Form::MetadataList if plain => {
             let items = selected.entries.iter().map(|e| Item {
                 open: METADATA_ITEM,
                 rest: stored::metadata_of(&e.value),
@@ -186,7 +191,7 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
         });
     }
     let (kind, api_version, items) = match form {
-        Form::Metadata => (
+        Form::MetadataList => (
             "PartialObjectMetadataList".into(),
             "meta.k8s.io/v1".into(),
             items.iter().map(reply::metadata_only).collect(),

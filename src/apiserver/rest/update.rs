@@ -228,7 +228,7 @@ fn check_version(call: &Call, written: &Value, old: &Value) -> Result<(), Status
         let mut fault =
             FieldError::invalid("metadata.resourceVersion", &Value::Null, "must be specified for an update");
         fault.value = Some("0".into());
-        return Err(Status::invalid(&row.group, &row.kind, &call.info.name, &[fault]));
+        return Err(Status::invalid(&row.group, &row.plural, &call.info.name, &[fault]));
     }
     if version != object::resource_version(old) {
         return Err(Status::conflict(&row.qualified(), &call.info.name, MODIFIED));

@@ -29,7 +29,7 @@ impl Frames {
 
     pub fn content_type(&self) -> &'static str {
         match (self.accept.encoding, self.accept.form) {
-            (Encoding::Protobuf, Form::Object | Form::Metadata) => protobuf::WATCH_CONTENT_TYPE,
+            (Encoding::Protobuf, Form::Object | Form::Metadata | Form::MetadataList) => protobuf::WATCH_CONTENT_TYPE,
             (Encoding::Yaml, _) => "application/yaml;stream=watch",
             _ => "application/json",
         }
@@ -47,7 +47,7 @@ impl Frames {
     fn tree(&mut self, out: &mut BytesMut, served: &Served, kind: &'static str, tree: &Value) {
         match self.accept.form {
             Form::Object => self.write(out, kind, tree),
-            Form::Metadata => self.write(out, kind, &reply::metadata_only(tree)),
+            Form::Metadata | Form::MetadataList => self.write(out, kind, &reply::metadata_only(tree)),
             Form::Table => {
                 let mut table = reply::table(served, &[tree], &self.query).unwrap_or_default();
                 table["metadata"] = json!({"resourceVersion": tree["metadata"]["resourceVersion"]});

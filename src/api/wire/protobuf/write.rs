@@ -50,10 +50,10 @@ fn nested(out: &mut Vec<u8>, tag: u32, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 pub(super) fn envelope(out: &mut Vec<u8>, object: &Value) -> Result<(), ProtobufError> {
-    let (Some(api_version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
-        return Err(ProtobufError::NoKind);
-    };
-    let of = Type::of(api_version, kind)
+    let Some(kind) = object["kind"].as_str() else { return Err(ProtobufError::NoKind) };
+    // The oldest lists of discovery have none, though they are of v1.
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    let of = Type::of(if api_version.is_empty() { "v1" } else { api_version }, kind)
         .ok_or_else(|| ProtobufError::UnknownKind { api_version: api_version.into(), kind: kind.into() })?;
     nested(out, 1, |out| {
         bytes(out, 1, api_version.as_bytes());
