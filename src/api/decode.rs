@@ -127,6 +127,27 @@ pub fn zero_object(object: Type) -> Value {
     Value::Object(object.always().iter().map(|f| (f.name().to_string(), zero_field(*f))).collect())
 }
 
+/// In the form in which upstream stores objects an empty list is no list, so one comes back as `null` where Go always
+/// writes the field.
+pub fn without_empty_lists(of: Type, object: &mut Value) {
+    let Value::Object(fields) = object else { return };
+    for (name, value) in fields {
+        let Some(index) = of.position(name) else { continue };
+        let field = of.fields()[index];
+        if matches!(field.form(), Form::List(_) | Form::Map(_)) && !field.is_pointer() && is_empty(value) {
+            *value = Value::Null;
+            continue;
+        }
+        let Some(inner) = field.shape().object() else { continue };
+        match (value, field.form()) {
+            (value, Form::Object(_)) => without_empty_lists(inner, value),
+            (Value::Array(items), _) => items.iter_mut().for_each(|item| without_empty_lists(inner, item)),
+            (Value::Object(map), _) => map.values_mut().for_each(|value| without_empty_lists(inner, value)),
+            _ => {}
+        }
+    }
+}
+
 pub(crate) fn zero_field(field: Field) -> Value {
     if field.is_pointer() { Value::Null } else { zero(field.shape()) }
 }

@@ -87,6 +87,22 @@ pub fn dns1123_subdomain(value: &str) -> Faults {
     subdomain_faults(value, max_characters(SUBDOMAIN_MAX))
 }
 
+/// As `dns1123_subdomain`, with capitals: what attaches volumes.
+pub fn caseless_dns1123_subdomain(value: &str) -> Faults {
+    let mut faults = Faults::new();
+    if value.len() > SUBDOMAIN_MAX {
+        faults.push(max_characters(SUBDOMAIN_MAX));
+    }
+    if !is_subdomain(&value.to_lowercase()) {
+        faults.push(regex_fault(
+            "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            &subdomain_regex(),
+            &["Example.com"],
+        ));
+    }
+    faults
+}
+
 pub fn wildcard_dns1123_subdomain(value: &str) -> Faults {
     let mut faults = Faults::new();
     if value.len() > SUBDOMAIN_MAX {

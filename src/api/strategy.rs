@@ -84,7 +84,10 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
                 list.push("kubernetes".into());
             }
         }
-        "PersistentVolumeClaim" => set(object, "status", Some(json!({"phase": "Pending"}))),
+        "PersistentVolumeClaim" => {
+            set(object, "status", Some(json!({"phase": "Pending"})));
+            pair_data_sources(object);
+        }
         "PersistentVolume" => {
             let born = &object["metadata"]["creationTimestamp"];
             let status = match born.is_null() {
@@ -131,9 +134,25 @@ pub fn prepare_update(resource: &Resource, new: &mut Value, old: &Value) {
 /// The generation is the server's: it counts changes of the desired state.
 fn count_generation(resource: &Resource, new: &mut Value, old: &Value) {
     let generation = object::generation(old);
-    let counted = resource.generation.counts_changes && desired_state_differs(new, old);
+    // A Deployment's annotations are handed on to its ReplicaSets.
+    let annotated = resource.kind == "Deployment"
+        && resource.id().is_some()
+        && new["metadata"]["annotations"] != old["metadata"]["annotations"];
+    let counted = resource.generation.counts_changes && (annotated || desired_state_differs(new, old));
     set_generation(new, generation + i64::from(counted));
 }
+
+/// Built-in kinds whose metadata a write to `/status` leaves as it is.
+const KEEPS_METADATA: [&str; 8] = [
+    "APIService",
+    "DeviceTaintRule",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
+    "ResourceClaim",
+    "ServiceCIDR",
+    "StorageVersionMigration",
+    "ValidatingAdmissionPolicy",
+];
 
 /// Before a write to `/status`: the desired state stays as it was, and so do the fields of metadata that the status'
 /// author does not own.
@@ -143,8 +162,9 @@ pub fn prepare_status_update(resource: &Resource, new: &mut Value, old: &Value) 
     let mut kept = old.clone();
     set(&mut kept, "status", status);
     let sent = new["metadata"].as_object().cloned().unwrap_or_default();
-    // Built-in kinds let `/status` change labels and annotations; custom resources do not.
-    let fields: &[&str] = if custom {
+    // Older built-in kinds let `/status` change labels and annotations; newer ones and custom resources do not.
+    let keeps_metadata = custom || KEEPS_METADATA.contains(&resource.kind.as_ref());
+    let fields: &[&str] = if keeps_metadata {
         &["managedFields", "resourceVersion"]
     } else {
         &["managedFields", "resourceVersion", "labels", "annotations", "finalizers", "ownerReferences"]
@@ -165,6 +185,19 @@ pub fn note_phase(resource: &Resource, new: &mut Value, old: &Value, now: &str) 
     let moved = status["phase"] != before["phase"] && status[SINCE] == before[SINCE];
     if resource.id().is_some() && resource.kind == "PersistentVolume" && moved {
         new["status"][SINCE] = now.into();
+    }
+}
+
+/// The older and the newer way to name what a claim is filled from say the same, except for other namespaces, which
+/// the older one cannot say.
+fn pair_data_sources(claim: &mut Value) {
+    let spec = &claim["spec"];
+    let (old, new) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    let copy = |from: &Value| json!({"apiGroup": from["apiGroup"], "kind": from["kind"], "name": from["name"]});
+    if old.is_object() && new.is_null() {
+        claim["spec"]["dataSourceRef"] = copy(old);
+    } else if new.is_object() && old.is_null() && text(new, "namespace").is_empty() {
+        claim["spec"]["dataSource"] = copy(new);
     }
 }
 

@@ -53,14 +53,36 @@ pub fn unsupported(accepted: &[&str]) -> Status {
     Status::new(415, "UnsupportedMediaType", message)
 }
 
+/// What a body says it is.
+#[derive(serde::Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Said {
+    kind: String,
+    api_version: String,
+}
+
+/// The refusal of a body that is of another kind, one the server knows: it is read as that, and cannot become another.
+fn other_kind(body: &[u8], expected: &GroupVersionKind) -> Option<Status> {
+    let said: Said = yaml(body).ok()?;
+    let (_, version) = split_api_version(&said.api_version);
+    if said.kind.is_empty() || said.kind == *expected.kind || Type::of(&said.api_version, &said.kind).is_none() {
+        return None;
+    }
+    let package = go_package(&expected.group);
+    let why = format!("converting ({version}.{}) to ({package}.{}): unknown conversion", said.kind, expected.kind);
+    Some(refuse(body, expected, &why))
+}
+
+/// The package of upstream's program that holds the kinds of a group, as some of its messages say.
+pub fn go_package(group: &str) -> &str {
+    match group.split('.').next() {
+        None | Some("" | "events") => "core",
+        Some(package) => package,
+    }
+}
+
 /// Upstream's sentence about a body of the wrong shape. What does not say its type is taken for what belongs there.
 fn refuse(body: &[u8], expected: &GroupVersionKind, why: &str) -> Status {
-    #[derive(serde::Deserialize, Default)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Said {
-        kind: String,
-        api_version: String,
-    }
     let said: Said = yaml(body).unwrap_or_default();
     let (_, version) = split_api_version(&said.api_version);
     let version = if version.is_empty() { &expected.version } else { version };
@@ -110,10 +132,19 @@ pub fn body(call: &Call, expected: &GroupVersionKind, validation: FieldValidatio
     let of = Type::of_kind(&expected.group, &expected.version, &expected.kind)
         .filter(|_| call.served.custom().is_none() || *expected != call.served.row.kind());
     let decoded = read(call.content_type(), &call.body, of)?;
-    let mut decoded = decoded.map_err(|e| unread(call.content_type(), &call.body, expected, &e))?;
+    let mut decoded = decoded.map_err(|e| match other_kind(&call.body, expected) {
+        Some(refusal) => refusal,
+        None => unread(call.content_type(), &call.body, expected, &e),
+    })?;
     if let Some(custom) = call.served.custom().filter(|_| of.is_none()) {
         let strict = custom.read(&mut decoded.object).map_err(|e| refuse(&call.body, expected, &e))?;
         decoded.strict.extend(strict);
+    }
+    // Fields of another kind are no unknown ones.
+    if !decoded.strict.is_empty()
+        && let Some(refusal) = other_kind(&call.body, expected)
+    {
+        return Err(refusal);
     }
     strictly(call, &decoded.strict, validation, |why| refuse(&call.body, expected, why))?;
     with_type(decoded.object, expected, &call.body)
@@ -151,7 +182,9 @@ fn with_type(mut tree: Value, expected: &GroupVersionKind, body: &[u8]) -> Resul
     let wanted = api_version(&expected.group, &expected.version);
     if !said_kind.is_empty() && said_kind != *expected.kind {
         let version = if said_version.is_empty() { &wanted } else { &said_version };
-        return Err(refuse(body, expected, &not_registered(&said_kind, version)));
+        return Err(
+            other_kind(body, expected).unwrap_or_else(|| refuse(body, expected, &not_registered(&said_kind, version)))
+        );
     }
     if !said_version.is_empty() && said_version != wanted {
         let (group, version) = split_api_version(&said_version);

@@ -157,11 +157,7 @@ pub fn go_type(served: &Served, kind: &str) -> String {
         let list = if kind == served.row.list_kind { "List" } else { "" };
         return format!("*unstructured.Unstructured{list}");
     }
-    let package = match served.row.group.split('.').next() {
-        None | Some("" | "events") => "core",
-        Some(package) => package,
-    };
-    format!("*{package}.{kind}")
+    format!("*{}.{kind}", crate::decode::go_package(&served.row.group))
 }
 
 /// Tables have no protobuf form; upstream refuses, and no client asks without JSON as an alternative.

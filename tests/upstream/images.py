@@ -150,6 +150,8 @@ def agnhost():
     layer.file("agnhost", BIN / "agnhost", 0o755)
     layer.link("agnhost-2", "agnhost")
     layer.folder("uploads", 0o755)
+    # Upstream's is made from Alpine, and a spec looks.
+    layer.data("etc/os-release", b'NAME="Alpine Linux"\nID=alpine\n')
     images = source("k8s.io/kubernetes") / "test/images"
     for name in ("localhost.crt", "localhost.key"):
         layer.file(name, images / "agnhost/porter" / name, 0o644)
@@ -266,7 +268,7 @@ def main():
     install()
     for name, (make, run) in all_images().items():
         path = folder / (re.sub(r"[/:]", "_", name) + ".tar")
-        if not path.exists():
+        if not path.exists() or path.stat().st_mtime < HERE.joinpath("images.py").stat().st_mtime:
             unfinished = path.with_suffix(".new")
             unfinished.write_bytes(archive(name, make().tar(), run))
             unfinished.rename(path)

@@ -115,8 +115,11 @@ pub fn apply_to(
 /// Fields of a built-in kind that a write to this subresource (empty: the object itself) cannot change.
 pub fn ignored_fields(object: &Value, subresource: &str) -> &'static [&'static str] {
     let (group, version) = registry::split_api_version(object["apiVersion"].as_str().unwrap_or_default());
-    let resource = registry::by_kind(group, version, object["kind"].as_str().unwrap_or_default());
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let resource = registry::by_kind(group, version, kind);
     match (subresource, resource.map(|r| r.status)) {
+        // What was asked for is what is approved: nobody changes it, and so nobody owns it.
+        ("", _) if kind == "CertificateSigningRequest" && group == "certificates.k8s.io" => &["spec", "status"],
         ("status", _) => &["spec"],
         ("", Some(StatusWrites::Separate | StatusWrites::SeparateAfterCreate)) => &["status"],
         _ => &[],

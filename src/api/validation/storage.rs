@@ -149,7 +149,10 @@ fn volume_attachment(spec: &At<'_>, errors: &mut Errors) {
     if attacher.text().is_empty() {
         errors.required_by_declaration(&attacher);
     } else {
-        driver_name(&attacher, errors);
+        if attacher.text().len() > DRIVER_NAME_BYTES_MAX {
+            errors.too_long(&attacher, DRIVER_NAME_BYTES_MAX);
+        }
+        errors.faults(&attacher, names::caseless_dns1123_subdomain(attacher.text()));
     }
     let source = spec.get("source");
     let volume = source.get("persistentVolumeName");

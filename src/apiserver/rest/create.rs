@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::Response;
 use minik_api::registry::GroupVersionKind;
+use minik_api::schema::Type;
 use minik_api::{Status, apply, convert, defaulting, object, strategy, validation};
 use minik_store::{Entry, Error, Write};
 use rand::Rng;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use crate::admission::Operation;
 use crate::body::Body;
 use crate::call::{Call, WriteOptions, now};
+use crate::catalog::Served;
 use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
 use crate::rest::special;
@@ -158,10 +160,11 @@ async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree
     if !faults.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, object::name(&tree), &faults).into());
     }
-    let mut writes = special::allocate(core, call, &mut tree, None)?;
+    let mut writes = special::allocate(core, call, &mut tree, None, options.dry_run)?;
     let review = admit::review(call, subject(call, options, tree));
     admit::validate(core, call, &review).await?;
-    let tree = review.object;
+    let mut tree = review.object;
+    settle(&call.served, &mut tree);
     let key = call.served.key(&call.info.namespace, object::name(&tree));
     if options.dry_run {
         return if core.store.get(&key).is_some() { Err(Failure::Taken) } else { Ok(Outcome::Shown(tree)) };
@@ -176,6 +179,16 @@ async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree
         Err(Error::Exists { key: taken }) if taken == key => Err(Failure::Taken),
         Err(Error::Exists { .. }) => Err(Failure::Allocated),
         Err(error) => Err(store_failure(&error).into()),
+    }
+}
+
+/// The form in which an object is kept, which is also what a rehearsal shows.
+pub fn settle(served: &Served, tree: &mut Value) {
+    let row = &served.row;
+    if served.custom().is_none()
+        && let Some(of) = Type::of_kind(&row.group, &row.version, &row.kind)
+    {
+        minik_api::decode::without_empty_lists(of, tree);
     }
 }
 

@@ -49,6 +49,10 @@ impl DeleteOptions {
         Self::from_tree(if call.body.is_empty() { from_query(call)? } else { from_body(call)? })
     }
 
+    pub fn says_what_follows(&self) -> bool {
+        self.orphan_dependents.is_some() || !self.propagation_policy.is_empty()
+    }
+
     pub fn from_tree(mut tree: Value) -> Result<Self, Status> {
         let mut faults = Vec::new();
         let policy = tree["propagationPolicy"].as_str().unwrap_or("").to_string();
@@ -236,6 +240,7 @@ pub enum Gone {
 
 pub async fn delete(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
     let options = DeleteOptions::of(call)?;
+    special::warn_of_deletion(call, options.says_what_follows());
     let gone = remove(core, call, &call.info.namespace, &call.info.name, &options).await?;
     let status = |tree: &Value| {
         let row = &call.served.row;

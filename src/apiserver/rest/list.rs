@@ -120,9 +120,10 @@ async fn scan(
             entries.extend(found.entries.into_iter().filter(|e| selector.matches(served, &e.value)));
         }
         let full = page.limit > 0 && entries.len() >= page.limit;
-        let cut = full && entries.len() > page.limit;
         entries.truncate(if page.limit > 0 { page.limit } else { entries.len() });
-        let more = found.remaining > 0 || cut;
+        // What follows a full page is not looked at: it may be that nothing of it is selected.
+        let unseen = full && entries.last().map(|e| &e.key) != last.as_ref();
+        let more = found.remaining > 0 || unseen;
         match last {
             Some(last) if more && !full => start_after = Some(last.to_string()),
             _ => {

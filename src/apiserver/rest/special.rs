@@ -57,8 +57,14 @@ fn is_signing_request(served: &Served) -> bool {
 }
 
 /// Addresses and ports that the object needs: set in it, and the writes that claim them.
-pub fn allocate(core: &Core, call: &Call, new: &mut Value, old: Option<&Value>) -> Result<Vec<Write>, Status> {
-    if is(&call.served, "", "Service") { services::allocate(core, new, old) } else { Ok(Vec::new()) }
+pub fn allocate(
+    core: &Core,
+    call: &Call,
+    new: &mut Value,
+    old: Option<&Value>,
+    dry_run: bool,
+) -> Result<Vec<Write>, Status> {
+    if is(&call.served, "", "Service") { services::allocate(core, new, old, dry_run) } else { Ok(Vec::new()) }
 }
 
 /// What is given back when the object goes.
@@ -91,6 +97,16 @@ pub fn terminating(served: &Served, tree: &mut Value) {
         tree["metadata"]["finalizers"] = json!(finalizers);
         let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
         definitions::set_condition(tree, "Terminating", "True", "InstanceDeletionPending", message, &now());
+    }
+}
+
+/// Before a deletion: what upstream says when the client leaves open what becomes of a Job's Pods.
+pub fn warn_of_deletion(call: &Call, says_what_follows: bool) {
+    if is(&call.served, "batch", "Job") && !says_what_follows {
+        call.warn(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+        );
     }
 }
 

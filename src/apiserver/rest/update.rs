@@ -123,7 +123,7 @@ impl Change<'_> {
             note(call, Some(&old), &mut new, self.options, self.face.subresource());
         }
         self.check(call, &new, &old)?;
-        let writes = special::allocate(core, call, &mut new, Some(&old))?;
+        let writes = special::allocate(core, call, &mut new, Some(&old), self.options.dry_run)?;
         let object = self.face.show(&call.served, &new);
         let review = admit::review(call, self.subject(call, object, &old));
         admit::validate(core, call, &review).await?;
@@ -175,9 +175,10 @@ impl Change<'_> {
         call: &Call,
         entry: &Entry,
         old: &Value,
-        new: Value,
+        mut new: Value,
         mut writes: Vec<Write>,
     ) -> Result<Try, Status> {
+        create::settle(&call.served, &mut new);
         if new == *old {
             return Ok(Try::Done(Outcome::Stored(entry.clone())));
         }

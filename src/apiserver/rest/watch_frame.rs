@@ -6,6 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use minik_api::Status;
+use minik_api::schema::Type;
 use minik_api::wire::protobuf;
 use serde_json::{Value, json};
 
@@ -72,7 +73,12 @@ impl Frames {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         // In a table it is a row like any other, of an object that has nothing but this metadata.
-        let tree = json!({"kind": served.row.kind, "apiVersion": served.row.api_version(), "metadata": metadata});
+        let row = &served.row;
+        let of = Type::of_kind(&row.group, &row.version, &row.kind).filter(|_| served.custom().is_none());
+        let mut tree = of.map_or_else(|| json!({}), minik_api::decode::zero_object);
+        tree["kind"] = row.kind.as_ref().into();
+        tree["apiVersion"] = row.api_version().into();
+        tree["metadata"] = metadata;
         self.tree(out, served, "BOOKMARK", &tree);
     }
 
