@@ -97,6 +97,14 @@ impl Errors {
     pub fn required_by_declaration(&mut self, at: &At<'_>) {
         self.1.push(FieldError::required(at.path(), ""));
     }
+    /// As `required_by_declaration`, of what must not be there.
+    pub fn forbidden_by_declaration(&mut self, at: &At<'_>) {
+        self.1.push(FieldError::forbidden(at.path(), ""));
+    }
+    /// As `not_supported`, showing the value as it is.
+    pub fn not_supported_shown(&mut self, at: &At<'_>, supported: &[&str]) {
+        self.0.push(FieldError::not_supported(at.path(), at.value, supported));
+    }
     /// An error that shows a value as upstream's internal type prints it.
     pub fn invalid_shown(&mut self, at: &At<'_>, shown: String, detail: &str) {
         self.invalid(at, detail);

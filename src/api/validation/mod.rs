@@ -9,6 +9,7 @@ mod check;
 mod containers;
 mod core;
 mod definition;
+mod flowcontrol;
 mod metadata;
 mod network;
 mod others;
@@ -93,6 +94,7 @@ fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &
         }
         ("", "ReplicationController") | ("apps" | "batch", _) => (workloads::create, workloads::update),
         ("", _) => (core::create, core::update),
+        ("flowcontrol.apiserver.k8s.io", _) => (flowcontrol::create, flowcontrol::update),
         ("rbac.authorization.k8s.io", _) => (rbac::create, rbac::update),
         ("storage.k8s.io", _) => (storage::create, storage::update),
         ("certificates.k8s.io", "CertificateSigningRequest") => (certificates::create, certificates::update),
