@@ -96,6 +96,11 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
             };
             set(object, "status", Some(status));
         }
+        // The only kind whose objects need no name of their own.
+        "LimitRange" if object::name(object).is_empty() => {
+            let uid = object::uid(object).to_string();
+            set(&mut object["metadata"], "name", Some(uid.into()));
+        }
         "DaemonSet" => set_template_generation(object, 1.max(template_generation(object))),
         "Job" => job_selector(object),
         "Service" => pair_cluster_ips(object, None),
@@ -104,6 +109,33 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// What a client is told about an object that is accepted all the same.
+pub fn warnings(resource: &Resource, object: &Value) -> Vec<String> {
+    let mut all = Vec::new();
+    let spec = &object["spec"];
+    match (resource.id(), resource.kind.as_ref()) {
+        (None, _) => {}
+        (_, "Service") if spec["externalIPs"].as_array().is_some_and(|ips| !ips.is_empty()) => {
+            all.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
+        }
+        (_, "CSIDriver")
+            if spec["tokenRequests"].as_array().is_some_and(|all| !all.is_empty())
+                && spec["serviceAccountTokenInSecrets"].is_null() =>
+        {
+            let unset = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to \
+                         prevent possible logging of tokens in volume attributes";
+            all.push(unset.into());
+        }
+        (_, "Pod") => {
+            let secrets = spec["imagePullSecrets"].as_array().into_iter().flatten().enumerate();
+            let nameless = secrets.filter(|(_, secret)| text(secret, "name").is_empty());
+            all.extend(nameless.map(|(i, _)| format!("spec.imagePullSecrets[{i}].name: invalid empty name \"\"")));
+        }
+        _ => {}
+    }
+    all
 }
 
 /// Before an update of the object itself.

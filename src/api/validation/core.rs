@@ -28,7 +28,6 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
         "LimitRange" => limit_range(&object.get("spec"), errors),
         "ResourceQuota" => quota(&object.get("spec"), errors),
         "PodTemplate" => super::pod::template(&object.get("template"), errors),
-        "Event" => event(object, errors),
         _ => {}
     }
 }
@@ -44,7 +43,6 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         "PersistentVolume" => volume_update(object, old, errors),
         "PersistentVolumeClaim" => claim_update(object, old, errors),
         "ResourceQuota" => errors.immutable(&object.get("spec").get("scopes"), &old["spec"]["scopes"]),
-        "Event" => return,
         _ => {}
     }
     create(kind, object, errors);
@@ -420,9 +418,8 @@ fn limit_range(spec: &At<'_>, errors: &mut Errors) {
     let mut seen: Vec<String> = Vec::new();
     for limit in spec.get("limits").items() {
         let kind = limit.get("type");
-        if kind.text().is_empty() {
-            errors.required(&kind, "");
-        } else if !kind.text().contains('/') && !matches!(kind.text(), "Pod" | "Container" | "PersistentVolumeClaim") {
+        errors.qualified_name(&kind);
+        if !kind.text().contains('/') && !matches!(kind.text(), "Pod" | "Container" | "PersistentVolumeClaim") {
             errors.invalid(&kind, "must be a standard limit type or fully qualified");
         }
         if seen.iter().any(|s| s == kind.text()) {
@@ -476,9 +473,9 @@ fn limit_bounds(limit: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn quota(spec: &At<'_>, errors: &mut Errors) {
-    let hard = spec.get("hard");
-    for (resource, amount) in hard.entries() {
+/// How much of each resource a quota grants or counts.
+pub fn quota_amounts(amounts: &At<'_>, errors: &mut Errors) {
+    for (resource, amount) in amounts.entries() {
         let shown: Value = resource.into();
         let at = amount.showing(&shown);
         errors.faults(&at, names::qualified_name(resource));
@@ -488,6 +485,10 @@ fn quota(spec: &At<'_>, errors: &mut Errors) {
         }
         errors.non_negative_quantity(&amount);
     }
+}
+
+fn quota(spec: &At<'_>, errors: &mut Errors) {
+    quota_amounts(&spec.get("hard"), errors);
     const SCOPES: [&str; 7] = [
         "BestEffort",
         "CrossNamespacePodAffinity",
@@ -504,14 +505,5 @@ fn quota(spec: &At<'_>, errors: &mut Errors) {
     let has = |name: &str| scopes.items().any(|s| s.text() == name);
     if (has("BestEffort") && has("NotBestEffort")) || (has("Terminating") && has("NotTerminating")) {
         errors.invalid(&scopes, "conflicting scopes");
-    }
-}
-
-fn event(object: &At<'_>, errors: &mut Errors) {
-    let namespace = crate::object::namespace(object.value);
-    let involved = object.get("involvedObject");
-    let about = involved.get("namespace");
-    if !involved.is_null() && !about.text().is_empty() && about.text() != namespace {
-        errors.invalid(&about, "does not match event.namespace");
     }
 }

@@ -9,6 +9,7 @@ mod check;
 mod containers;
 mod core;
 mod definition;
+mod events;
 mod flowcontrol;
 mod metadata;
 mod network;
@@ -19,6 +20,7 @@ mod rbac;
 mod resize;
 mod scheduling;
 mod service;
+mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -35,8 +37,10 @@ use check::{At, Errors};
 use metadata::NameRule;
 
 /// What names of a kind must look like.
-fn name_rule(kind: &str) -> NameRule {
+fn name_rule(group: &str, kind: &str) -> NameRule {
     match kind {
+        // The older sort may be named anything.
+        "Event" if group.is_empty() => NameRule::Free,
         "Namespace" | "Service" => NameRule::Label,
         "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "ClusterTrustBundle" => NameRule::PathSegment,
         "CustomResourceDefinition" | "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
@@ -58,7 +62,7 @@ fn is_stored(group: &str, version: &str, kind: &str) -> bool {
 pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(object), Errors::default());
     if is_stored(group, version, kind) {
-        metadata::create(&at, name_rule(kind), is_namespaced(group, version, kind), &mut errors);
+        metadata::create(&at, name_rule(group, kind), is_namespaced(group, version, kind), &mut errors);
     }
     by_group(group, kind, &at, None, &mut errors);
     errors.into_list()
@@ -93,6 +97,8 @@ fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &
             (|_, at, errors| service::create(at, errors), |_, at, old, errors| service::update(at, old, errors))
         }
         ("", "ReplicationController") | ("apps" | "batch", _) => (workloads::create, workloads::update),
+        ("", "Event") => (events::create_core, events::update_core),
+        ("events.k8s.io", _) => (events::create_newer, events::update_newer),
         ("", _) => (core::create, core::update),
         ("flowcontrol.apiserver.k8s.io", _) => (flowcontrol::create, flowcontrol::update),
         ("rbac.authorization.k8s.io", _) => (rbac::create, rbac::update),
@@ -125,7 +131,6 @@ pub fn update_subresource(
     }
     metadata::update(&at, old, &mut errors);
     match (kind, subresource) {
-        ("Pod", "status") => pod_status(&at, old, &mut errors),
         ("Node", "status") => core::update(kind, &at, old, &mut errors),
         ("CertificateSigningRequest", "status" | "approval") => {
             certificates::update_decision(subresource, &at, old, &mut errors);
@@ -133,85 +138,10 @@ pub fn update_subresource(
         ("PodCertificateRequest", "status") => pod_certificates::request_status(&at, old, &mut errors),
         ("Pod", "ephemeralcontainers") => ephemeral_containers(&at, old, &mut errors),
         ("Pod", "resize") => resize::check(&at, old, &mut errors),
-        (_, "status") => counts(&at.get("status"), &mut errors),
+        (_, "status") => status::update(kind, &at, old, &mut errors),
         _ => {}
     }
     errors.into_list()
-}
-
-/// Numbers of replicas are never negative.
-fn counts(status: &At<'_>, errors: &mut Errors) {
-    for field in [
-        "replicas",
-        "readyReplicas",
-        "availableReplicas",
-        "updatedReplicas",
-        "unavailableReplicas",
-        "fullyLabeledReplicas",
-        "observedGeneration",
-        "active",
-        "succeeded",
-        "failed",
-        "currentNumberScheduled",
-        "desiredNumberScheduled",
-        "numberReady",
-        "numberAvailable",
-        "numberMisscheduled",
-        "numberUnavailable",
-        "updatedNumberScheduled",
-    ] {
-        errors.non_negative(&status.get(field));
-    }
-    let replicas = status.get("replicas").number().unwrap_or(0);
-    if status.get("replicas").is_null() {
-        return;
-    }
-    for field in ["readyReplicas", "availableReplicas", "updatedReplicas", "fullyLabeledReplicas"] {
-        if status.get(field).number().is_some_and(|n| n > replicas) {
-            errors.invalid(&status.get(field), "cannot be greater than status.replicas");
-        }
-    }
-}
-
-fn pod_status(at: &At<'_>, old: &Value, errors: &mut Errors) {
-    let (spec, status) = (at.get("spec"), at.get("status"));
-    errors.immutable(&spec.get("nodeName"), &old["spec"]["nodeName"]);
-    let nominated = status.get("nominatedNodeName");
-    if !nominated.text().is_empty() {
-        errors.subdomain(&nominated);
-    }
-    for ip in status.get("podIPs").items() {
-        errors.faults(&ip.get("ip"), crate::names::ip(ip.get("ip").text()));
-    }
-    let class = &old["status"]["qosClass"];
-    if !class.is_null() && status.get("qosClass").value != class {
-        errors.invalid(&status.get("qosClass"), "field is immutable");
-    }
-    if ["Succeeded", "Failed"].contains(&old["status"]["phase"].as_str().unwrap_or("")) {
-        return;
-    }
-    let restarts = spec.get("restartPolicy").text();
-    ended_containers_stay(&status.get("containerStatuses"), &old["status"]["containerStatuses"], restarts, errors);
-}
-
-/// A container that ended and is not to be restarted cannot run again.
-fn ended_containers_stay(list: &At<'_>, old: &Value, restart_policy: &str, errors: &mut Errors) {
-    if restart_policy == "Always" {
-        return;
-    }
-    for before in old.as_array().into_iter().flatten() {
-        let ended = &before["state"]["terminated"];
-        let failed = ended["exitCode"].as_i64().unwrap_or(0) != 0;
-        if ended.is_null() || (failed && restart_policy == "OnFailure") {
-            continue;
-        }
-        for now in list.items().filter(|s| s.get("name").value == &before["name"]) {
-            let state = now.get("state");
-            if state.get("terminated").is_null() {
-                errors.forbidden(&state, "may not be transitioned to non-terminated state");
-            }
-        }
-    }
 }
 
 fn ephemeral_containers(at: &At<'_>, old: &Value, errors: &mut Errors) {

@@ -142,6 +142,8 @@ async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree
     born(&mut tree);
     strategy::prepare_create(&call.served.row, &mut tree);
     special::born(call, &mut tree);
+    // Upstream claims addresses and ports first, so what is taken is told before anything else.
+    let mut writes = special::allocate(core, call, &mut tree, None, options.dry_run)?;
     let faults = match call.served.custom() {
         None => {
             let mut faults: Vec<_> = special::check_create(call, &tree).into_iter().collect();
@@ -160,7 +162,7 @@ async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree
     if !faults.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, object::name(&tree), &faults).into());
     }
-    let mut writes = special::allocate(core, call, &mut tree, None, options.dry_run)?;
+    strategy::warnings(&call.served.row, &tree).into_iter().for_each(|text| call.warn(text));
     let review = admit::review(call, subject(call, options, tree));
     admit::validate(core, call, &review).await?;
     let mut tree = review.object;

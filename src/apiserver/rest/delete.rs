@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::Response;
 use jiff::{SignedDuration, Timestamp};
+use minik_api::decode::DecodeError;
 use minik_api::registry::Dependents;
 use minik_api::schema::Type;
 use minik_api::wire::{protobuf, time};
@@ -117,7 +118,13 @@ fn from_body(call: &Call) -> Result<Value, Status> {
             protobuf::decode_as(&envelope, Some(of)).map_err(|e| wrong(e.to_string()))?
         }
         "application/yaml" => crate::decode::yaml(&call.body).map_err(wrong)?,
-        _ => decode::from_json(of, &call.body).map(|d| d.object).map_err(|e| wrong(e.to_string()))?,
+        _ => match decode::from_json(of, &call.body) {
+            Ok(decoded) => decoded.object,
+            Err(DecodeError::Syntax(why)) => {
+                return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: {why}")));
+            }
+            Err(error) => return Err(wrong(error.to_string())),
+        },
     };
     let said = |field: &str| tree[field].as_str().unwrap_or_default();
     if !matches!(said("kind"), "" | "DeleteOptions") {

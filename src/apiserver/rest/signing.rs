@@ -55,7 +55,7 @@ pub fn keep_decisions(new: &mut Value, old: &Value) {
     for kind in ["Approved", "Denied"] {
         let of_kind = |c: &&Value| c["type"] == kind;
         let kept: Vec<&Value> = before.iter().filter(of_kind).collect();
-        let all = new["status"]["conditions"].as_array_mut().into_iter().flatten();
+        let all = new["status"].get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten();
         let mut sent: Vec<&mut Value> = all.filter(|c| c["type"] == kind).collect();
         if sent.len() == kept.len() {
             sent.iter_mut().zip(kept).for_each(|(sent, kept)| **sent = kept.clone());

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use http::Response;
-use minik_api::{FieldError, Status, object, validation};
+use minik_api::{FieldError, Status, object, strategy, validation};
 use minik_store::{Entry, Error, Write};
 use serde_json::Value;
 
@@ -164,6 +164,9 @@ impl Change<'_> {
             }
         };
         if faults.is_empty() {
+            if self.face == Face::Whole {
+                strategy::warnings(&call.served.row, new).into_iter().for_each(|text| call.warn(text));
+            }
             return Ok(());
         }
         Err(Status::invalid(&kind.group, &kind.kind, &call.info.name, &faults))
