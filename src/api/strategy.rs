@@ -112,7 +112,7 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
 }
 
 /// What a client is told about an object that is accepted all the same.
-pub fn warnings(resource: &Resource, object: &Value) -> Vec<String> {
+pub fn warnings(resource: &Resource, object: &Value, is_new: bool) -> Vec<String> {
     let mut all = Vec::new();
     let spec = &object["spec"];
     match (resource.id(), resource.kind.as_ref()) {
@@ -121,7 +121,8 @@ pub fn warnings(resource: &Resource, object: &Value) -> Vec<String> {
             all.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
         }
         (_, "CSIDriver")
-            if spec["tokenRequests"].as_array().is_some_and(|all| !all.is_empty())
+            if is_new
+                && spec["tokenRequests"].as_array().is_some_and(|all| !all.is_empty())
                 && spec["serviceAccountTokenInSecrets"].is_null() =>
         {
             let unset = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to \

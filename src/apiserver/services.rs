@@ -92,6 +92,9 @@ pub fn allocate(core: &Core, new: &mut Value, old: Option<&Value>, dry_run: bool
         keep_what_it_has(new, old);
     }
     families(new);
+    if old.is_none() {
+        check_addressing(new)?;
+    }
     let mut writes = Vec::new();
     let had = old.and_then(held_address).map(String::from);
     if needs_address(new) {
@@ -111,7 +114,7 @@ pub fn allocate(core: &Core, new: &mut Value, old: Option<&Value>, dry_run: bool
     let kept: BTreeSet<i64> = old.map(held_ports).unwrap_or_default();
     if needs_node_ports(new) {
         claim_ports(core, new, &kept, &mut writes)?;
-    } else {
+    } else if old.is_some() {
         for port in spec(new).get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
             port.as_object_mut().map(|p| p.remove("nodePort"));
         }
@@ -122,6 +125,14 @@ pub fn allocate(core: &Core, new: &mut Value, old: Option<&Value>, dry_run: bool
         writes.push(Write::Delete { key: address_key(&had), expected: None });
     }
     Ok(writes)
+}
+
+/// What has to be sound before an address can be given.
+fn check_addressing(service: &Value) -> Result<(), Status> {
+    let faults = minik_api::validation::create("", "v1", "Service", service).into_iter();
+    let faults: Vec<FieldError> =
+        faults.filter(|f| f.path.starts_with("spec.clusterIP") || f.path.starts_with("spec.ipFamil")).collect();
+    if faults.is_empty() { Ok(()) } else { Err(Status::invalid("", "Service", object::name(service), &faults)) }
 }
 
 /// The writes that give everything back.

@@ -9,6 +9,7 @@ mod check;
 mod containers;
 mod core;
 mod definition;
+mod devices;
 mod events;
 mod flowcontrol;
 mod metadata;
@@ -100,6 +101,7 @@ fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &
         ("", "Event") => (events::create_core, events::update_core),
         ("events.k8s.io", _) => (events::create_newer, events::update_newer),
         ("", _) => (core::create, core::update),
+        ("resource.k8s.io", _) => (devices::create, devices::update),
         ("flowcontrol.apiserver.k8s.io", _) => (flowcontrol::create, flowcontrol::update),
         ("rbac.authorization.k8s.io", _) => (rbac::create, rbac::update),
         ("storage.k8s.io", _) => (storage::create, storage::update),

@@ -63,6 +63,7 @@ pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
 
 pub fn default(kind: &GroupVersionKind, tree: &mut Value) {
     defaulting::apply(&kind.group, &kind.version, &kind.kind, tree);
+    special::note_times(kind, tree);
 }
 
 /// Whether the write has to be noted in the managed fields, or apply has done so.
@@ -162,7 +163,7 @@ async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree
     if !faults.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, object::name(&tree), &faults).into());
     }
-    strategy::warnings(&call.served.row, &tree).into_iter().for_each(|text| call.warn(text));
+    strategy::warnings(&call.served.row, &tree, true).into_iter().for_each(|text| call.warn(text));
     let review = admit::review(call, subject(call, options, tree));
     admit::validate(core, call, &review).await?;
     let mut tree = review.object;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use http::Response;
+use minik_api::registry::GroupVersionKind;
 use minik_api::{FieldError, Status, object};
 use minik_store::Write;
 use serde_json::{Value, json};
@@ -33,6 +34,30 @@ pub fn born(call: &Call, new: &mut Value) {
     }
     if is_signing_request(&call.served) {
         signing::asked_by(&call.user, new);
+    }
+}
+
+/// Defaults that are the present: since when a device bears a taint.
+pub fn note_times(kind: &GroupVersionKind, tree: &mut Value) {
+    let note = |taint: &mut Value| {
+        if taint.is_object() && taint["timeAdded"].is_null() {
+            taint["timeAdded"] = now().into();
+        }
+    };
+    let Some(spec) = tree.get_mut("spec").filter(|_| kind.group == "resource.k8s.io") else { return };
+    match kind.kind.as_ref() {
+        "DeviceTaintRule" => {
+            if let Some(taint) = spec.get_mut("taint") {
+                note(taint);
+            }
+        }
+        "ResourceSlice" => {
+            for device in spec.get_mut("devices").and_then(Value::as_array_mut).into_iter().flatten() {
+                let taints = device.get_mut("taints").and_then(Value::as_array_mut);
+                taints.into_iter().flatten().for_each(note);
+            }
+        }
+        _ => {}
     }
 }
 

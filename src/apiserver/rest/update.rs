@@ -165,7 +165,7 @@ impl Change<'_> {
         };
         if faults.is_empty() {
             if self.face == Face::Whole {
-                strategy::warnings(&call.served.row, new).into_iter().for_each(|text| call.warn(text));
+                strategy::warnings(&call.served.row, new, false).into_iter().for_each(|text| call.warn(text));
             }
             return Ok(());
         }
