@@ -14,7 +14,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
-use minik_client::Client;
+use minik_api::resources::PODS as PODS_RESOURCE;
+use minik_client::{Cache, Client, Tasks, Wait};
+use tokio_util::sync::CancellationToken;
 
 const PODS: usize = 10_000;
 const GETS: usize = 5_000;
@@ -22,6 +24,10 @@ const ROUNDS: usize = 5;
 /// In flight, and how many ConfigMaps are made then.
 const CREATES: [(usize, usize); 3] = [(1, 400), (16, 4_000), (256, 8_000)];
 const POD_CREATES_IN_FLIGHT: usize = 64;
+/// What the schedulers get.
+const NODES: usize = 1_000;
+const PODS_TO_BIND: usize = 5_000;
+const BIND_LIMIT: Duration = Duration::from_secs(180);
 const GETS_IN_FLIGHT: usize = 64;
 
 enum Way {
@@ -33,7 +39,7 @@ struct Server {
     client: Client,
     ready: Duration,
     way: Way,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn root() -> PathBuf {
@@ -56,7 +62,7 @@ impl Server {
         ensure!(line.contains("api ready"), "minik apiserver said: {line}");
         let client = Client::from_kubeconfig(&folder.path().join("admin.kubeconfig"))?;
         ready(&client).await?;
-        Ok(Self { client, ready: begun.elapsed(), way: Way::Minik(child), _folder: folder })
+        Ok(Self { client, ready: begun.elapsed(), way: Way::Minik(child), folder })
     }
 
     /// `None` when upstream has not been built.
@@ -68,7 +74,7 @@ impl Server {
         let output = reference("up")?;
         let client = Client::from_kubeconfig(Path::new(output.trim()))?;
         ready(&client).await?;
-        Ok(Some(Self { client, ready: begun.elapsed(), way: Way::Upstream, _folder: tempfile::tempdir()? }))
+        Ok(Some(Self { client, ready: begun.elapsed(), way: Way::Upstream, folder: tempfile::tempdir()? }))
     }
 
     fn pids(&self) -> Vec<u32> {
@@ -80,6 +86,28 @@ impl Server {
                 .filter_map(|p| p.trim().parse().ok())
                 .collect(),
         }
+    }
+
+    /// The scheduler that belongs to it.
+    fn scheduler(&self) -> Command {
+        let (program, kubeconfig) = match &self.way {
+            Way::Minik(_) => {
+                let binary = std::env::var_os("MINIK").expect("it runs already");
+                (PathBuf::from(binary), self.folder.path().join("scheduler.kubeconfig"))
+            }
+            Way::Upstream => (
+                root().join("target/upstream/bin/kube-scheduler"),
+                root().join("target/upstream/run/bench/scheduler.kubeconfig"),
+            ),
+        };
+        let mut command = Command::new(program);
+        if matches!(self.way, Way::Minik(_)) {
+            command.arg("scheduler");
+        } else {
+            command.args(["--leader-elect=false", "--secure-port=0"]);
+        }
+        command.arg("--kubeconfig").arg(kubeconfig);
+        command
     }
 
     fn rss_mb(&self) -> f64 {
@@ -154,6 +182,51 @@ fn pod() -> Bytes {
     .into()
 }
 
+/// Which every Pod has, and which no controller makes here.
+async fn account(client: &Client) -> Result<()> {
+    let body = Bytes::from_static(br#"{"metadata": {"name": "default"}}"#);
+    send(client, "POST", "/api/v1/namespaces/default/serviceaccounts", "application/json", body).await.map(|_| ())
+}
+
+/// As a kubelet registers it, and nothing to keep it ready.
+fn node() -> Bytes {
+    let amounts = serde_json::json!({"cpu": "32", "memory": "64Gi", "pods": "110"});
+    let ready = serde_json::json!({"type": "Ready", "status": "True"});
+    serde_json::json!({
+        "metadata": {"generateName": "node-"},
+        "status": {"capacity": amounts, "allocatable": amounts, "conditions": [ready]},
+    })
+    .to_string()
+    .into()
+}
+
+/// Admission taints what no controller has called ready.
+fn pod_to_bind() -> Bytes {
+    let mut pod: serde_json::Value = serde_json::from_slice(&pod()).expect("it was made from a value");
+    pod["spec"]["tolerations"] = serde_json::json!([{"operator": "Exists"}]);
+    pod.to_string().into()
+}
+
+/// Pods a second that the way's scheduler binds through the way's API server, all on this machine's cores.
+async fn schedule(server: &Server) -> Result<f64> {
+    let client = &server.client;
+    account(client).await?;
+    creates(client, "/api/v1/nodes", node(), NODES, GETS_IN_FLIGHT).await?;
+    creates(client, "/api/v1/namespaces/default/pods", pod_to_bind(), PODS_TO_BIND, POD_CREATES_IN_FLIGHT).await?;
+    let tasks = Tasks::new(CancellationToken::new());
+    let unbound = Cache::builder(client.clone()).watch_selected(PODS_RESOURCE, "spec.nodeName=", "").start(&tasks);
+    unbound.synced().await;
+    let begun = Instant::now();
+    let mut scheduler = server.scheduler().stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let met = unbound.wait_for(BIND_LIMIT, |view| view.list(PODS_RESOURCE, "default").next().is_none()).await;
+    let took = begun.elapsed();
+    scheduler.kill()?;
+    scheduler.wait()?;
+    tasks.token().cancel();
+    ensure!(met == Wait::Met, "Pods were not bound within {BIND_LIMIT:?}");
+    Ok(PODS_TO_BIND as f64 / took.as_secs_f64())
+}
+
 /// Creates a second.
 async fn creates(client: &Client, path: &str, body: Bytes, count: usize, in_flight: usize) -> Result<f64> {
     let begun = Instant::now();
@@ -215,6 +288,7 @@ async fn measure(server: &Server) -> Result<Vec<Row>> {
         let rate = creates(client, maps, config_map(), count, in_flight).await?;
         row(&format!("ConfigMap creates, {in_flight} in flight"), Unit::PerSecond, rate, ">= 5x");
     }
+    account(client).await?;
     let pods = "/api/v1/namespaces/default/pods";
     let rate = creates(client, pods, pod(), PODS, POD_CREATES_IN_FLIGHT).await?;
     row(&format!("Pod creates, {POD_CREATES_IN_FLIGHT} in flight"), Unit::PerSecond, rate, ">= 5x");
@@ -233,6 +307,11 @@ async fn measure(server: &Server) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+async fn scheduling(server: &Server) -> Result<Row> {
+    let what = format!("scheduling, {NODES} nodes, {PODS_TO_BIND} Pods");
+    Ok(Row { what, unit: Unit::PerSecond, value: schedule(server).await?, promise: ">= 10x" })
+}
+
 fn shown(unit: Unit, value: f64) -> String {
     match unit {
         Unit::PerSecond => format!("{value:.0}/s"),
@@ -245,11 +324,16 @@ fn shown(unit: Unit, value: f64) -> String {
 async fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     // One after the other: side by side they would share the cores.
-    let ours = measure(&Server::minik().await?).await.context("minik")?;
-    let theirs = match Server::upstream().await? {
-        Some(server) => Some(measure(&server).await.context("upstream")?),
-        None => None,
-    };
+    let mut ours = measure(&Server::minik().await?).await.context("minik")?;
+    ours.push(scheduling(&Server::minik().await?).await.context("minik")?);
+    let mut theirs = None;
+    if let Some(server) = Server::upstream().await? {
+        let mut rows = measure(&server).await.context("upstream")?;
+        drop(server);
+        let fresh = Server::upstream().await?.context("upstream was there a moment ago")?;
+        rows.push(scheduling(&fresh).await.context("upstream")?);
+        theirs = Some(rows);
+    }
     println!("{:<46} {:>12} {:>12} {:>8}  promise", "what", "minik", "upstream", "ratio");
     for (index, row) in ours.iter().enumerate() {
         let (other, ratio) = match theirs.as_ref().map(|t| &t[index]) {
