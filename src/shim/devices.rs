@@ -50,32 +50,39 @@ const EVERYONE: [Rule; 11] = [
 
 /// Puts a container's cgroup under its rules.
 pub(crate) fn enforce(cgroup: &Path, own: &[LinuxDeviceCgroup]) -> io::Result<()> {
-    let rules: Vec<Rule> = own.iter().map(rule).chain(EVERYONE).collect();
+    let own: Result<Vec<Rule>, io::Error> = own.iter().map(rule).collect();
+    let rules: Vec<Rule> = own?.into_iter().chain(EVERYONE).collect();
     if allows_all(&rules) {
         return Ok(());
     }
     kernel::attach_device_program(cgroup, &program(&rules))
 }
 
-fn rule(from: &LinuxDeviceCgroup) -> Rule {
-    let number = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
-    let letter = |c: char| match c {
-        'm' => MKNOD,
-        'r' => READ,
-        'w' => WRITE,
-        _ => 0,
+/// What is not understood is refused: read as a wildcard it would allow more than was meant.
+fn rule(from: &LinuxDeviceCgroup) -> io::Result<Rule> {
+    let odd = || io::Error::new(io::ErrorKind::InvalidInput, format!("the device rule {from:?} is not understood"));
+    // -1 is OCI's other way to say "any".
+    let number = |n: Option<i64>| match n {
+        None | Some(-1) => Ok(None),
+        Some(n) => u32::try_from(n).map(Some).map_err(|_| odd()),
     };
-    Rule {
-        allow: from.allow(),
-        kind: match from.typ() {
-            Some(LinuxDeviceType::B) => Some(BLOCK),
-            Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(CHAR),
-            _ => None,
-        },
-        major: number(from.major()),
-        minor: number(from.minor()),
-        access: from.access().as_deref().map_or(ALL, |text| text.chars().map(letter).fold(0, |all, one| all | one)),
+    let mut access = 0;
+    for letter in from.access().as_deref().unwrap_or("rwm").chars() {
+        access |= match letter {
+            'm' => MKNOD,
+            'r' => READ,
+            'w' => WRITE,
+            _ => return Err(odd()),
+        };
     }
+    let kind = match from.typ() {
+        None | Some(LinuxDeviceType::A) => None,
+        Some(LinuxDeviceType::B) => Some(BLOCK),
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(CHAR),
+        // Pipes are no devices to this program.
+        Some(LinuxDeviceType::P) => return Err(odd()),
+    };
+    Ok(Rule { allow: from.allow(), kind, major: number(from.major())?, minor: number(from.minor())?, access })
 }
 
 /// A privileged container: it needs no program, and may run where the kernel takes none.
@@ -229,7 +236,7 @@ mod tests {
 
     fn rules(own: &str) -> Vec<Rule> {
         let own: Vec<LinuxDeviceCgroup> = serde_json::from_str(own).unwrap();
-        own.iter().map(rule).chain(EVERYONE).collect()
+        own.iter().map(|own| rule(own).unwrap()).chain(EVERYONE).collect()
     }
 
     #[test]
@@ -259,11 +266,34 @@ mod tests {
                 {"allow": true, "type": "b", "major": 7, "access": "rw"}]"#,
         )
         .unwrap();
-        let program = program(&rules.iter().map(rule).collect::<Vec<_>>());
+        let program = program(&rules.iter().map(|own| rule(own).unwrap()).collect::<Vec<_>>());
         assert_eq!(run(&program, BLOCK, 8, 0, READ), 1);
         assert_eq!(run(&program, BLOCK, 8, 0, READ | WRITE), 0, "a part of it is refused");
         assert_eq!(run(&program, BLOCK, 7, 0, READ | WRITE), 1);
         assert_eq!(run(&program, CHAR, 4, 64, WRITE), 1);
+    }
+
+    #[test]
+    fn a_device_may_be_refused_by_number_and_a_family_allowed() {
+        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_str(
+            r#"[{"allow": true, "access": "rwm"}, {"allow": false, "type": "b", "major": 8, "minor": 1, "access": "rwm"},
+                {"allow": true, "type": "c", "major": 10, "minor": -1, "access": "r"}]"#,
+        )
+        .unwrap();
+        let program = program(&rules.iter().map(|own| rule(own).unwrap()).collect::<Vec<_>>());
+        assert_eq!([run(&program, BLOCK, 8, 1, READ), run(&program, BLOCK, 8, 2, READ)], [0, 1]);
+        assert_eq!(run(&program, CHAR, 10, 77, READ), 1);
+    }
+
+    #[test]
+    fn a_rule_that_is_not_understood_opens_nothing() {
+        for odd in [
+            r#"{"allow": true, "type": "p", "access": "rwm"}"#,
+            r#"{"allow": true, "type": "c", "major": 4294967296, "access": "rwm"}"#,
+            r#"{"allow": true, "type": "c", "major": 1, "access": "rx"}"#,
+        ] {
+            assert!(rule(&serde_json::from_str(odd).unwrap()).is_err(), "{odd}");
+        }
     }
 
     #[test]

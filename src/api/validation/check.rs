@@ -112,6 +112,10 @@ impl Errors {
             last.value = Some(shown);
         }
     }
+    /// An error about a place the object does not have.
+    pub fn push(&mut self, error: FieldError) {
+        self.0.push(error);
+    }
     pub fn required(&mut self, at: &At<'_>, detail: &str) {
         self.0.push(FieldError::required(at.path(), detail));
     }

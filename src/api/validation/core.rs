@@ -489,21 +489,87 @@ pub fn quota_amounts(amounts: &At<'_>, errors: &mut Errors) {
 
 fn quota(spec: &At<'_>, errors: &mut Errors) {
     quota_amounts(&spec.get("hard"), errors);
-    const SCOPES: [&str; 7] = [
-        "BestEffort",
-        "CrossNamespacePodAffinity",
-        "NotBestEffort",
-        "NotTerminating",
-        "PriorityClass",
-        "Terminating",
-        "VolumeAttributesClass",
-    ];
     let scopes = spec.get("scopes");
-    for _ in scopes.items().filter(|s| !SCOPES.contains(&s.text())) {
-        errors.invalid(&scopes, "unsupported scope");
+    for scope in scopes.items() {
+        scope_of_quota(&scope, &scopes, &spec.get("hard"), errors);
     }
-    let has = |name: &str| scopes.items().any(|s| s.text() == name);
-    if (has("BestEffort") && has("NotBestEffort")) || (has("Terminating") && has("NotTerminating")) {
+    if conflict(scopes.items().map(|s| s.value.as_str().unwrap_or_default())) {
         errors.invalid(&scopes, "conflicting scopes");
+    }
+    let selector = spec.get("scopeSelector");
+    let expressions = selector.get("matchExpressions");
+    for expression in expressions.items() {
+        // Upstream's path names the list and not the element.
+        let at = |field: &'static str| expressions.get(field);
+        scope_expression(&expression, at, &spec.get("hard"), errors);
+    }
+    if conflict(expressions.items().map(|e| e.value["scopeName"].as_str().unwrap_or_default())) {
+        errors.invalid(&expressions.showing(&Value::Null), "conflicting scopes");
+    }
+}
+
+const SCOPES: [&str; 7] = [
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
+
+fn conflict<'a>(scopes: impl Iterator<Item = &'a str>) -> bool {
+    let all: Vec<&str> = scopes.collect();
+    let both = |a: &str, b: &str| all.contains(&a) && all.contains(&b);
+    both("BestEffort", "NotBestEffort") || both("Terminating", "NotTerminating")
+}
+
+/// `shown` is where upstream reports it.
+fn scope_of_quota(scope: &At<'_>, shown: &At<'_>, hard: &At<'_>, errors: &mut Errors) {
+    if !SCOPES.contains(&scope.text()) {
+        return errors.invalid(shown, "unsupported scope");
+    }
+    for _ in hard.entries().filter(|(resource, _)| !counts_in(scope.text(), resource)) {
+        errors.invalid(shown, "unsupported scope applied to resource");
+    }
+}
+
+/// Whether a scope can tell apart objects that use this resource. Of qualified names nobody knows.
+fn counts_in(scope: &str, resource: &str) -> bool {
+    match (scope, resource) {
+        (_, qualified) if qualified.contains('/') => true,
+        ("VolumeAttributesClass", "persistentvolumeclaims" | "requests.storage") => true,
+        ("VolumeAttributesClass", _) => false,
+        (_, "pods") => true,
+        ("BestEffort", _) => false,
+        (_, "cpu" | "memory" | "limits.cpu" | "limits.memory" | "requests.cpu" | "requests.memory") => true,
+        _ => false,
+    }
+}
+
+fn scope_expression<'a>(expression: &At<'_>, at: impl Fn(&'static str) -> At<'a>, hard: &At<'_>, errors: &mut Errors) {
+    let (scope, operator, values) = (expression.get("scopeName"), expression.get("operator"), expression.get("values"));
+    let place = at("scopeName");
+    let said = Value::from(scope.text());
+    scope_of_quota(&scope, &place.showing(&said), hard, errors);
+    let (place, said) = (at("operator"), Value::from(operator.text()));
+    let operated = place.showing(&said);
+    match operator.text() {
+        "In" | "NotIn" if !matches!(scope.text(), "PriorityClass" | "VolumeAttributesClass") => errors.invalid(
+            &operated,
+            "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
+             ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
+             ResourceQuotaScopeCrossNamespacePodAffinity",
+        ),
+        "In" | "NotIn" if values.len() == 0 => {
+            let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+            errors.required(&at("values"), why);
+        }
+        "Exists" | "DoesNotExist" if values.len() > 0 => {
+            let why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+            errors.invalid(&at("values").showing(values.value), why);
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        _ => errors.invalid(&operated, "not a valid selector operator"),
     }
 }

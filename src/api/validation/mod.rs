@@ -4,6 +4,7 @@
 //! Called by: the API server after admission.
 //! Never: changes the object or looks at another one.
 
+mod autoscaling;
 mod certificates;
 mod check;
 mod containers;
@@ -102,6 +103,7 @@ fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &
         ("events.k8s.io", _) => (events::create_newer, events::update_newer),
         ("", _) => (core::create, core::update),
         ("resource.k8s.io", _) => (devices::create, devices::update),
+        ("autoscaling", "HorizontalPodAutoscaler") => (autoscaling::create, autoscaling::update),
         ("flowcontrol.apiserver.k8s.io", _) => (flowcontrol::create, flowcontrol::update),
         ("rbac.authorization.k8s.io", _) => (rbac::create, rbac::update),
         ("storage.k8s.io", _) => (storage::create, storage::update),

@@ -28,7 +28,33 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
             }
             ranges.items().for_each(|range| errors.faults(&range, names::cidr(range.text())));
         }
+        "IPAddress" => {
+            let spec = object.get("spec");
+            parent_of_address(&spec.get("parentRef"), errors);
+        }
         _ => {}
+    }
+}
+
+/// Whose address it is.
+fn parent_of_address(parent: &At<'_>, errors: &mut Errors) {
+    if parent.is_null() {
+        return errors.required(parent, "");
+    }
+    let (group, resource, name) = (parent.get("group"), parent.get("resource"), parent.get("name"));
+    if !group.text().is_empty() {
+        errors.subdomain(&group);
+    }
+    for field in [&resource, &name] {
+        if field.text().is_empty() {
+            errors.required(field, "");
+        } else {
+            errors.faults(field, names::path_segment(field.text()));
+        }
+    }
+    let namespace = parent.get("namespace");
+    if !namespace.text().is_empty() {
+        errors.faults(&namespace, names::path_segment(namespace.text()));
     }
 }
 
@@ -39,6 +65,13 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         "IngressClass" => {
             let spec = object.get("spec");
             errors.immutable(&spec.get("controller"), &old["spec"]["controller"]);
+        }
+        "IPAddress" => {
+            let spec = object.get("spec");
+            let parent = spec.get("parentRef");
+            if parent.value != &old["spec"]["parentRef"] {
+                errors.invalid(&parent.showing(&Value::Null), "field is immutable");
+            }
         }
         _ => {}
     }

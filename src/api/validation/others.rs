@@ -1,4 +1,4 @@
-//! Rules of autoscaling, disruption budgets, leases, priorities and webhooks.
+//! Rules of disruption budgets, leases, priorities and webhooks.
 //!
 //! Owns: those kinds.
 //! Called by: `validation`.
@@ -13,7 +13,6 @@ use crate::names;
 pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
     let spec = object.get("spec");
     match kind {
-        "HorizontalPodAutoscaler" => autoscaler(&spec, errors),
         "PodDisruptionBudget" => disruption_budget(&spec, errors),
         "Lease" => lease(&spec, errors),
         "PriorityClass" => priority_class(object, errors),
@@ -23,6 +22,20 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
                 errors.required(&handler, "");
             } else {
                 errors.label(&handler);
+            }
+            let scheduling = object.get("scheduling");
+            for_nodes(&scheduling, errors);
+        }
+        "StorageVersionMigration" => {
+            let resource = spec.get("resource");
+            let (group, plural) = (resource.get("group"), resource.get("resource"));
+            if plural.text().is_empty() {
+                errors.required(&plural, "resource is required to be set");
+            } else {
+                errors.faults(&plural, names::dns1035_label(plural.text()));
+            }
+            if !group.text().is_empty() {
+                errors.subdomain(&group);
             }
         }
         "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => webhooks(&object.get("webhooks"), errors),
@@ -47,6 +60,27 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         _ => {}
     }
     create(kind, object, errors);
+}
+
+/// On which nodes Pods of a runtime class may be.
+fn for_nodes(scheduling: &At<'_>, errors: &mut Errors) {
+    let selector = scheduling.get("nodeSelector");
+    for (key, value) in selector.entries() {
+        errors.faults(&selector.showing(&key.into()), names::qualified_name(key));
+        errors.faults(&selector.showing(value.value), names::label_value(value.text()));
+    }
+    let tolerations = scheduling.get("tolerations");
+    super::scheduling::tolerations(&tolerations, errors);
+    for (i, toleration) in tolerations.items().enumerate() {
+        if tolerations.items().take(i).any(|other| other.value == toleration.value) {
+            let text = |field: &str| toleration.get(field).text().to_string();
+            let shown = serde_json::json!({
+                "Key": text("key"), "Operator": text("operator"), "Value": text("value"), "Effect": text("effect"),
+                "TolerationSeconds": toleration.value["tolerationSeconds"],
+            });
+            errors.duplicate(&toleration.showing(&shown));
+        }
+    }
 }
 
 /// The aggregator's own limits: its group precedes all others.
@@ -105,50 +139,6 @@ fn api_service(object: &At<'_>, errors: &mut Errors) {
 /// What base64 of this length holds.
 fn decoded_length(text: &str) -> usize {
     text.trim_end_matches('=').len() * 3 / 4
-}
-
-fn autoscaler(spec: &At<'_>, errors: &mut Errors) {
-    let (low, high) = (spec.get("minReplicas"), spec.get("maxReplicas"));
-    let most = high.number().unwrap_or(0);
-    let target = spec.get("scaleTargetRef");
-    for field in ["kind", "name"] {
-        let at = target.get(field);
-        if at.text().is_empty() {
-            errors.required(&at, "");
-        } else {
-            errors.faults(&at, names::path_segment(at.text()));
-        }
-    }
-    let version = target.get("apiVersion");
-    if !version.text().contains('/') {
-        errors.invalid(&version.showing(&version.text().into()), "apiVersion must specify API group");
-    }
-    const SOURCES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
-    for metric in spec.get("metrics").items() {
-        let kind = metric.get("type");
-        if kind.text().is_empty() {
-            errors.required(&kind, "must specify a metric source type");
-        } else if !SOURCES.contains(&kind.text()) {
-            errors.not_supported(&kind, &SOURCES);
-        } else {
-            let mut field = kind.text().to_string();
-            field[..1].make_ascii_lowercase();
-            if metric.get(&field).is_null() {
-                errors.required(&metric.get(&field), "must populate information for the given metric source");
-            }
-        }
-    }
-    if low.number().is_some_and(|n| n < 0) {
-        errors.invalid(&low, "must be greater than or equal to 0");
-    }
-    match most {
-        0 => errors.required_by_declaration(&high),
-        n if n < 0 => errors.invalid(&high, "must be greater than or equal to 1"),
-        _ => {}
-    }
-    if low.number().is_some_and(|n| n > most) {
-        errors.invalid(&high, "must be greater than or equal to `minReplicas`");
-    }
 }
 
 fn disruption_budget(spec: &At<'_>, errors: &mut Errors) {
