@@ -335,3 +335,23 @@ fn a_volume_names_its_source_completely() {
         "#]],
     );
 }
+
+#[test]
+fn scopes_of_a_quota_fit_what_it_counts() {
+    let object = json!({"metadata": {"name": "q", "namespace": "a"}, "spec": {
+        "hard": {"pods": "1", "configmaps": "2", "count/a.b": "3"}, "scopes": ["Terminating", "X"],
+        "scopeSelector": {"matchExpressions": [{"scopeName": "BestEffort", "operator": "In"}, {"scopeName": "PriorityClass", "operator": "Y"}]}}});
+    check(
+        "",
+        "ResourceQuota",
+        object,
+        expect![[r#"
+        spec.scopes: Invalid value: ["Terminating","X"]: unsupported scope applied to resource
+        spec.scopes: Invalid value: ["Terminating","X"]: unsupported scope
+        spec.scopeSelector.matchExpressions.scopeName: Invalid value: "BestEffort": unsupported scope applied to resource
+        spec.scopeSelector.matchExpressions.operator: Invalid value: "In": must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity
+        spec.scopeSelector.matchExpressions.scopeName: Invalid value: "PriorityClass": unsupported scope applied to resource
+        spec.scopeSelector.matchExpressions.operator: Invalid value: "Y": not a valid selector operator
+    "#]],
+    );
+}

@@ -161,7 +161,7 @@ async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree
         }
     };
     if !faults.is_empty() {
-        return Err(Status::invalid(&kind.group, &kind.kind, object::name(&tree), &faults).into());
+        return Err(Status::invalid(told_group(&kind), &kind.kind, object::name(&tree), &faults).into());
     }
     strategy::warnings(&call.served.row, &tree, true).into_iter().for_each(|text| call.warn(text));
     let review = admit::review(call, subject(call, options, tree));
@@ -183,6 +183,11 @@ async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree
         Err(Error::Exists { .. }) => Err(Failure::Allocated),
         Err(error) => Err(store_failure(&error).into()),
     }
+}
+
+/// The group a refusal names: events of either group are core's to upstream.
+pub fn told_group(kind: &GroupVersionKind) -> &str {
+    if kind.group == "events.k8s.io" { "" } else { &kind.group }
 }
 
 /// The form in which an object is kept, which is also what a rehearsal shows.

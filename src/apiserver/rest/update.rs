@@ -169,7 +169,7 @@ impl Change<'_> {
             }
             return Ok(());
         }
-        Err(Status::invalid(&kind.group, &kind.kind, &call.info.name, &faults))
+        Err(Status::invalid(create::told_group(&kind), &kind.kind, &call.info.name, &faults))
     }
 
     async fn write(
