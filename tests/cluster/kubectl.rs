@@ -17,6 +17,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("kubectl::server_side_apply_diff_label_annotate", apply),
     ("kubectl::job_completes_and_wait_sees_it", job),
     ("kubectl::expose_create_and_events", expose),
+    ("kubectl::dependents_go_or_stay_as_told", cascade),
     ("kubectl::taint_cordon_and_drain", drain),
     ("kubectl::auth_can_i_and_tokens", auth),
     ("kubectl::errors_are_those_of_kubernetes", errors),
@@ -193,6 +194,42 @@ fn job(c: &Cluster) -> Result<()> {
         Ok(())
     })?;
     c.kubectl(&["delete", "namespace", "jobs", "--wait=false"])?;
+    Ok(())
+}
+
+fn cascade(c: &Cluster) -> Result<()> {
+    c.namespace("cascade")?;
+    let create =
+        || c.kubectl(&["create", "deployment", "d", "-n", "cascade", "--image=minik/hello:none", "--replicas=2"]);
+    let left = |kind: &str| c.kubectl(&["get", kind, "-n", "cascade", "-o", "name"]);
+    let made = |count: usize| {
+        eventually("the Deployment's Pods are made", || {
+            let pods = left("pods")?;
+            ensure!(pods.lines().count() == count, "{count} Pods were wanted:\n{pods}");
+            Ok(())
+        })
+    };
+    create()?;
+    made(2)?;
+    c.kubectl(&["delete", "deployment", "d", "-n", "cascade", "--cascade=orphan"])?;
+    ensure!(left("replicasets")?.lines().count() == 1, "an orphaned ReplicaSet went with its Deployment");
+    // The same template again: it is adopted, and nothing is made anew.
+    create()?;
+    eventually("the orphan is adopted", || {
+        let owner =
+            c.kubectl(&["get", "rs", "-n", "cascade", "-o", "jsonpath={.items[*].metadata.ownerReferences[0].name}"])?;
+        ensure!(owner == "d", "owned by {owner:?}");
+        Ok(())
+    })?;
+    // In the foreground the Deployment is the last to go: kubectl returns when nothing is left.
+    c.kubectl(&["delete", "deployment", "d", "-n", "cascade", "--cascade=foreground", "--timeout=60s"])?;
+    let rest = format!("{}{}", left("replicasets")?, left("pods")?);
+    ensure!(rest.is_empty(), "the Deployment went before:\n{rest}");
+    create()?;
+    made(2)?;
+    c.kubectl(&["delete", "deployment", "d", "-n", "cascade"])?;
+    made(0)?;
+    c.kubectl(&["delete", "namespace", "cascade", "--wait=false"])?;
     Ok(())
 }
 
