@@ -43,24 +43,24 @@ fn is_key_name(s: &str) -> bool {
     !b.is_empty() && edge(&b[0]) && edge(&b[b.len() - 1]) && b.iter().all(|c| edge(c) || b"-_.".contains(c))
 }
 
+/// Faults of a name that is too long (`limit` says so), does not fit its pattern (`misfit` says so), or both.
+fn shaped(value: &str, max: usize, limit: String, fits: bool, misfit: impl FnOnce() -> String) -> Faults {
+    let too_long = (value.len() > max).then_some(limit);
+    too_long.into_iter().chain((!fits).then(misfit)).collect()
+}
+
 /// A DNS-1123 label: most namespaced short names, namespaces, containers.
 pub fn dns1123_label(value: &str) -> Faults {
-    let mut faults = Faults::new();
-    if value.len() > LABEL_MAX {
-        faults.push(max_characters(LABEL_MAX));
-    }
-    if !is_label(value) {
-        faults.push(if is_subdomain(value) {
-            "must not contain dots".into()
-        } else {
-            regex_fault(
-                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
-                LABEL,
-                &["my-name", "123-abc"],
-            )
-        });
-    }
-    faults
+    shaped(value, LABEL_MAX, max_characters(LABEL_MAX), is_label(value), || {
+        if is_subdomain(value) {
+            return "must not contain dots".into();
+        }
+        regex_fault(
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
+            LABEL,
+            &["my-name", "123-abc"],
+        )
+    })
 }
 
 fn subdomain_regex() -> String {
@@ -68,18 +68,13 @@ fn subdomain_regex() -> String {
 }
 
 fn subdomain_faults(value: &str, limit: String) -> Faults {
-    let mut faults = Faults::new();
-    if value.len() > SUBDOMAIN_MAX {
-        faults.push(limit);
-    }
-    if !is_subdomain(value) {
-        faults.push(regex_fault(
+    shaped(value, SUBDOMAIN_MAX, limit, is_subdomain(value), || {
+        regex_fault(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
             &subdomain_regex(),
             &["example.com"],
-        ));
-    }
-    faults
+        )
+    })
 }
 
 /// A DNS-1123 subdomain: most names.
@@ -89,49 +84,36 @@ pub fn dns1123_subdomain(value: &str) -> Faults {
 
 /// As `dns1123_subdomain`, with capitals: what attaches volumes.
 pub fn caseless_dns1123_subdomain(value: &str) -> Faults {
-    let mut faults = Faults::new();
-    if value.len() > SUBDOMAIN_MAX {
-        faults.push(max_characters(SUBDOMAIN_MAX));
-    }
-    if !is_subdomain(&value.to_lowercase()) {
-        faults.push(regex_fault(
+    shaped(value, SUBDOMAIN_MAX, max_characters(SUBDOMAIN_MAX), is_subdomain(&value.to_lowercase()), || {
+        regex_fault(
             "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
             &subdomain_regex(),
             &["Example.com"],
-        ));
-    }
-    faults
+        )
+    })
 }
 
 pub fn wildcard_dns1123_subdomain(value: &str) -> Faults {
-    let mut faults = Faults::new();
-    if value.len() > SUBDOMAIN_MAX {
-        faults.push(max_characters(SUBDOMAIN_MAX));
-    }
-    if !value.strip_prefix("*.").is_some_and(is_subdomain) {
-        faults.push(regex_fault(
+    let fits = value.strip_prefix("*.").is_some_and(is_subdomain);
+    shaped(value, SUBDOMAIN_MAX, max_characters(SUBDOMAIN_MAX), fits, || {
+        regex_fault(
             "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
             &format!("\\*\\.{}", subdomain_regex()),
             &["*.example.com"],
-        ));
-    }
-    faults
+        )
+    })
 }
 
 /// A DNS-1035 label: Services (they begin with a letter).
 pub fn dns1035_label(value: &str) -> Faults {
-    let mut faults = Faults::new();
-    if value.len() > LABEL_MAX {
-        faults.push(max_characters(LABEL_MAX));
-    }
-    if !is_label(value) || !value.as_bytes()[0].is_ascii_lowercase() {
-        faults.push(regex_fault(
+    let fits = is_label(value) && value.as_bytes()[0].is_ascii_lowercase();
+    shaped(value, LABEL_MAX, max_characters(LABEL_MAX), fits, || {
+        regex_fault(
             "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character",
             "[a-z]([-a-z0-9]*[a-z0-9])?",
             &["my-name", "abc-123"],
-        ));
-    }
-    faults
+        )
+    })
 }
 
 /// A label key, also called a qualified name: `[prefix/]name`.
@@ -175,18 +157,13 @@ pub fn qualified_name(value: &str) -> Faults {
 }
 
 pub fn label_value(value: &str) -> Faults {
-    let mut faults = Faults::new();
-    if value.len() > LABEL_MAX {
-        faults.push(max_bytes(LABEL_MAX));
-    }
-    if !value.is_empty() && !is_key_name(value) {
-        faults.push(regex_fault(
+    shaped(value, LABEL_MAX, max_bytes(LABEL_MAX), value.is_empty() || is_key_name(value), || {
+        regex_fault(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
             &format!("({KEY_NAME})?"),
             &["MyValue", "my_value", "12345"],
-        ));
-    }
-    faults
+        )
+    })
 }
 
 /// A name that becomes one segment of a URL path: roles, for instance.

@@ -157,6 +157,8 @@ pub struct Resource {
     /// An update without `resourceVersion` overwrites what is there.
     pub unconditional_update: bool,
     pub dependents: Dependents,
+    /// A write to `/status` leaves labels, annotations, finalizers and owners as they are.
+    pub status_keeps_metadata: bool,
     /// A deletion answers with the object, not with a `Status`.
     pub returns_deleted: bool,
 }
@@ -319,6 +321,7 @@ fn parse_row(
         generation: Generation { starts_at_one: flags.contains('1'), counts_changes: flags.contains('+') },
         create_on_update: flags.contains('c'),
         unconditional_update: !flags.contains('u'),
+        status_keeps_metadata: flags.contains('m'),
         dependents: if flags.contains('o') { Dependents::Orphan } else { Dependents::Delete },
         returns_deleted: flags.contains('d'),
     };

@@ -175,18 +175,6 @@ fn count_generation(resource: &Resource, new: &mut Value, old: &Value) {
     set_generation(new, generation + i64::from(counted));
 }
 
-/// Built-in kinds whose metadata a write to `/status` leaves as it is.
-const KEEPS_METADATA: [&str; 8] = [
-    "APIService",
-    "DeviceTaintRule",
-    "FlowSchema",
-    "PriorityLevelConfiguration",
-    "ResourceClaim",
-    "ServiceCIDR",
-    "StorageVersionMigration",
-    "ValidatingAdmissionPolicy",
-];
-
 /// Before a write to `/status`: the desired state stays as it was, and so do the fields of metadata that the status'
 /// author does not own.
 pub fn prepare_status_update(resource: &Resource, new: &mut Value, old: &Value) {
@@ -195,9 +183,7 @@ pub fn prepare_status_update(resource: &Resource, new: &mut Value, old: &Value) 
     let mut kept = old.clone();
     set(&mut kept, "status", status);
     let sent = new["metadata"].as_object().cloned().unwrap_or_default();
-    // Older built-in kinds let `/status` change labels and annotations; newer ones and custom resources do not.
-    let keeps_metadata = custom || KEEPS_METADATA.contains(&resource.kind.as_ref());
-    let fields: &[&str] = if keeps_metadata {
+    let fields: &[&str] = if resource.status_keeps_metadata {
         &["managedFields", "resourceVersion"]
     } else {
         &["managedFields", "resourceVersion", "labels", "annotations", "finalizers", "ownerReferences"]

@@ -94,6 +94,14 @@ impl Served {
         }
     }
 
+    /// The schema of a built-in kind.
+    pub fn built_in(&self) -> Option<Type> {
+        match self.source {
+            Source::BuiltIn(of) => of,
+            Source::Custom(_) => None,
+        }
+    }
+
     pub fn custom(&self) -> Option<&Custom> {
         match &self.source {
             Source::Custom(custom) => Some(custom),

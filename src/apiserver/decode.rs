@@ -90,12 +90,17 @@ fn refuse(body: &[u8], expected: &GroupVersionKind, why: &str) -> Status {
     Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {why}", expected.kind))
 }
 
+/// Upstream reads a body's type before the rest, so what is no JSON fails there.
+pub fn no_json(why: &str) -> String {
+    format!("couldn't get version/kind; json parse error: {why}")
+}
+
 /// The same about one that is no object at all.
 fn unread(call_type: &str, body: &[u8], expected: &GroupVersionKind, error: &DecodeError) -> Status {
     let why = match error {
         DecodeError::Type(why) => return refuse(body, expected, why),
         DecodeError::Syntax(why) if matches!(call_type, YAML | protobuf::CONTENT_TYPE) => why.clone(),
-        DecodeError::Syntax(why) => format!("couldn't get version/kind; json parse error: {why}"),
+        DecodeError::Syntax(why) => no_json(why),
     };
     let quoted = decode::summary(body);
     Status::bad_request(format!(

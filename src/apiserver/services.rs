@@ -93,7 +93,10 @@ pub fn allocate(core: &Core, new: &mut Value, old: Option<&Value>, dry_run: bool
     }
     families(new);
     if old.is_none() {
-        check_addressing(new)?;
+        let faults = minik_api::validation::service_addressing(new);
+        if !faults.is_empty() {
+            return Err(Status::invalid("", "Service", object::name(new), &faults));
+        }
     }
     let mut writes = Vec::new();
     let had = old.and_then(held_address).map(String::from);
@@ -125,14 +128,6 @@ pub fn allocate(core: &Core, new: &mut Value, old: Option<&Value>, dry_run: bool
         writes.push(Write::Delete { key: address_key(&had), expected: None });
     }
     Ok(writes)
-}
-
-/// What has to be sound before an address can be given.
-fn check_addressing(service: &Value) -> Result<(), Status> {
-    let faults = minik_api::validation::create("", "v1", "Service", service).into_iter();
-    let faults: Vec<FieldError> =
-        faults.filter(|f| f.path.starts_with("spec.clusterIP") || f.path.starts_with("spec.ipFamil")).collect();
-    if faults.is_empty() { Ok(()) } else { Err(Status::invalid("", "Service", object::name(service), &faults)) }
 }
 
 /// The writes that give everything back.

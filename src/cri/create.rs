@@ -21,7 +21,7 @@ use crate::namespaces::{IPC, NET, PID, UTS};
 use crate::record::{self, ContainerRecord, SandboxRecord, State};
 use crate::rootfs;
 use crate::runtime::{Container, Runtime, new_id};
-use crate::sandbox::is_node;
+use crate::sandbox::{cgroup_parent, is_node};
 use crate::seccomp;
 use crate::spec;
 use crate::update;
@@ -162,8 +162,8 @@ impl Work<'_> {
     }
 
     fn cgroup(&self) -> String {
-        let named = self.sandbox.config.linux.as_ref().map(|l| l.cgroup_parent.clone()).unwrap_or_default();
-        let parent = if named.is_empty() { &self.runtime.0.config.cgroup_root } else { &named };
+        let named = cgroup_parent(&self.sandbox.config);
+        let parent = if named.is_empty() { &self.runtime.0.config.cgroup_root } else { named };
         format!("/{}/{}", parent.trim_matches('/'), self.id)
     }
 

@@ -225,17 +225,18 @@ pub(crate) async fn remove(runtime: &Runtime, sandbox: &Arc<Sandbox>) -> Result<
 
 /// The pod's cgroup, in which its containers had theirs; the pod's next sandbox has the same one.
 fn remove_cgroup(runtime: &Runtime, record: &SandboxRecord) {
-    let parent = cgroup_parent(&record.config);
+    let parent_of = |record: &SandboxRecord| cgroup_parent(&record.config).trim_end_matches('/').to_string();
+    let parent = parent_of(record);
     let others = runtime.sandboxes();
     let mut others = others.iter().map(|s| s.record.lock()).filter(|s| s.id != record.id);
-    if !parent.is_empty() && !others.any(|s| cgroup_parent(&s.config) == parent) {
-        minik_shim::remove_cgroup(parent);
+    if !parent.is_empty() && !others.any(|s| parent_of(&s) == parent) {
+        minik_shim::remove_cgroup(&parent);
     }
 }
 
 /// Empty where the caller names none.
 pub(crate) fn cgroup_parent(config: &v1::PodSandboxConfig) -> &str {
-    config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.trim_end_matches('/'))
+    config.linux.as_ref().map_or("", |linux| &linux.cgroup_parent)
 }
 
 /// Takes back what an attempt that failed, or a process that died in one, left.

@@ -12,6 +12,7 @@ use minik_shim::{CgroupVersion, path_of};
 
 use crate::record::now;
 use crate::runtime::{Container, Runtime, Sandbox};
+use crate::sandbox::cgroup_parent;
 
 /// A CPU reading.
 #[derive(Clone, Copy)]
@@ -158,13 +159,13 @@ pub(crate) fn sandbox(runtime: &Runtime, sandbox: &Sandbox) -> v1::PodSandboxSta
         .filter(|c| matches!(c.record.lock().state, crate::record::State::Running { .. }))
         .map(|c| container(runtime, c))
         .collect();
-    let parent = record.config.linux.as_ref().map(|l| l.cgroup_parent.clone()).unwrap_or_default();
-    let files = Files { version: runtime.0.cgroups, cgroup: &parent };
+    let parent = cgroup_parent(&record.config);
+    let files = Files { version: runtime.0.cgroups, cgroup: parent };
     // The pod's own cgroup has the sum, and what containers that are gone used.
     let has_own = !parent.is_empty() && files.cpu_nanoseconds().is_some();
     let pod_cpu = files.cpu_nanoseconds().filter(|_| has_own);
     let rate = containers.iter().filter_map(|c| c.cpu.as_ref()?.usage_nano_cores).map(|v| v.value).sum();
-    let processes = minik_shim::member_pids(&parent).len() as u64;
+    let processes = minik_shim::member_pids(parent).len() as u64;
     let linux = v1::LinuxPodSandboxStats {
         cpu: pod_cpu.map(|used| v1::CpuUsage {
             timestamp: at,

@@ -47,11 +47,14 @@ enum Fault {
 }
 
 fn merge_objects(mut original: Object, mut patch: Object, structure: Structure<'_>) -> Result<Object, Fault> {
-    if let Some(directive) = patch.remove(PATCH) {
+    if let Some(directive) = patch.get(PATCH) {
         return match directive.as_str() {
-            Some("replace") => Ok(patch),
+            Some("replace") => {
+                patch.remove(PATCH);
+                Ok(patch)
+            }
             Some("delete") => Ok(Object::new()),
-            _ => Err(unknown_directive(&directive, &patch)),
+            _ => Err(unknown_directive(directive, &patch)),
         };
     }
     retain_keys(&mut original, &mut patch)?;
@@ -115,9 +118,7 @@ fn same_type(a: &Value, b: &Value) -> bool {
 }
 
 fn unknown_directive(directive: &Value, patch: &Object) -> Fault {
-    let mut whole = patch.clone();
-    whole.insert("$patch".into(), directive.clone());
-    let (name, map) = (go_text(directive), go_text(&Value::Object(whole)));
+    let (name, map) = (go_text(directive), go_text(&Value::Object(patch.clone())));
     Fault::DoesNotFit(format!("unknown patch type: {name} in map: {map}"))
 }
 

@@ -61,12 +61,7 @@ fn replicas(spec: &At<'_>, errors: &mut Errors) {
 
 fn target_of(target: &At<'_>, errors: &mut Errors) {
     for field in ["kind", "name"] {
-        let at = target.get(field);
-        if at.text().is_empty() {
-            errors.required(&at, "");
-        } else {
-            errors.faults(&at, names::path_segment(at.text()));
-        }
+        errors.required_name(&target.get(field), names::path_segment);
     }
     let version = target.get("apiVersion");
     let shown = json!(version.text());
@@ -232,7 +227,7 @@ mod tests {
         let object = json!({"spec": spec});
         let mut errors = Errors::default();
         create("", &At::root(&object), &mut errors);
-        errors.into_list().iter().map(|e| format!("{}: {}", e.path, e.body())).collect()
+        errors.into_texts()
     }
 
     #[test]

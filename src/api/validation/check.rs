@@ -93,6 +93,11 @@ impl Errors {
         self.0.append(&mut self.1);
         self.0
     }
+    /// As a client reads them: `spec.replicas: Required value`.
+    #[cfg(test)]
+    pub fn into_texts(self) -> Vec<String> {
+        self.into_list().iter().map(|e| format!("{}: {}", e.path, e.body())).collect()
+    }
     /// Required by upstream's declarations, which give no details and are reported after everything else.
     pub fn required_by_declaration(&mut self, at: &At<'_>) {
         self.1.push(FieldError::required(at.path(), ""));
@@ -173,6 +178,23 @@ impl Errors {
     pub fn non_negative(&mut self, at: &At<'_>) {
         if at.number().is_some_and(|n| n < 0) {
             self.invalid(at, "must be greater than or equal to 0");
+        }
+    }
+    pub fn all_non_negative(&mut self, at: &At<'_>, fields: &[&str]) {
+        fields.iter().for_each(|field| self.non_negative(&at.get(field)));
+    }
+    /// Required, and without the faults that `rule` finds.
+    pub fn required_name(&mut self, at: &At<'_>, rule: impl FnOnce(&str) -> Vec<String>) {
+        if at.text().is_empty() {
+            self.required(at, "");
+        } else {
+            self.faults(at, rule(at.text()));
+        }
+    }
+    /// As `immutable`, where upstream does not show the new value.
+    pub fn immutable_unshown(&mut self, new: &At<'_>, old: &Value) {
+        if new.value != old {
+            self.invalid(&new.showing(&Value::Null), "field is immutable");
         }
     }
     /// Not given, or the same as before.

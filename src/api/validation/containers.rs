@@ -107,11 +107,7 @@ pub fn ephemeral_containers(list: &At<'_>, spec: &At<'_>, around: &Around<'_>, e
 
 fn common(container: &At<'_>, around: &Around<'_>, errors: &mut Errors) {
     let name = container.get("name");
-    if name.text().is_empty() {
-        errors.required(&name, "");
-    } else {
-        errors.label(&name);
-    }
+    errors.required_name(&name, names::dns1123_label);
     let image = container.get("image");
     if image.text().is_empty() {
         errors.required(&image, "");
@@ -209,12 +205,7 @@ const KNOWN_FIELDS: [&str; 12] = [
 
 fn environment(list: &At<'_>, errors: &mut Errors) {
     for variable in list.items() {
-        let name = variable.get("name");
-        if name.text().is_empty() {
-            errors.required(&name, "");
-        } else {
-            errors.faults(&name, names::env_var_name(name.text()));
-        }
+        errors.required_name(&variable.get("name"), names::env_var_name);
         value_from(&variable, errors);
     }
 }

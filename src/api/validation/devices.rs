@@ -38,11 +38,7 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
     let spec = object.get("spec");
     match kind {
         // What was allocated by it stays as it was asked for. Upstream shows nothing of a claim's.
-        "ResourceClaim" => {
-            if spec.value != &old["spec"] {
-                errors.invalid(&spec.showing(&Value::Null), "field is immutable");
-            }
-        }
+        "ResourceClaim" => errors.immutable_unshown(&spec, &old["spec"]),
         "ResourceClaimTemplate" => {
             create(kind, object, errors);
             errors.immutable(&spec, &old["spec"]);
@@ -184,12 +180,7 @@ fn request(request: &At<'_>, errors: &mut Errors) {
 
 /// What devices a request is content with.
 fn wanted(wanted: &At<'_>, errors: &mut Errors) {
-    let class = wanted.get("deviceClassName");
-    if class.text().is_empty() {
-        errors.required(&class, "");
-    } else {
-        errors.subdomain(&class);
-    }
+    errors.required_name(&wanted.get("deviceClassName"), names::dns1123_subdomain);
     selectors(&wanted.get("selectors"), errors);
     let (mode, count) = (wanted.get("allocationMode"), wanted.get("count"));
     match (mode.text(), count.number().unwrap_or(0)) {
@@ -370,7 +361,7 @@ mod tests {
         let object = json!({"spec": spec});
         let mut errors = Errors::default();
         create(kind, &At::root(&object), &mut errors);
-        errors.into_list().iter().map(|e| format!("{}: {}", e.path, e.body())).collect()
+        errors.into_texts()
     }
 
     fn exactly(more: Value) -> Value {

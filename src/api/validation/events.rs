@@ -142,7 +142,7 @@ mod tests {
     fn faults(check: impl FnOnce(&At<'_>, &mut Errors), object: &Value) -> Vec<String> {
         let mut errors = Errors::default();
         check(&At::root(object), &mut errors);
-        errors.into_list().iter().map(|e| format!("{}: {}", e.path, e.body())).collect()
+        errors.into_texts()
     }
 
     fn event() -> Value {

@@ -275,7 +275,7 @@ mod tests {
         let object = json!({"metadata": {"name": name}, "spec": spec});
         let mut errors = Errors::default();
         create(kind, &At::root(&object), &mut errors);
-        errors.into_list().iter().map(|e| format!("{}: {}", e.path, e.body())).collect::<Vec<_>>().join("\n")
+        errors.into_texts().join("\n")
     }
 
     fn with_rule(rule: Value) -> String {

@@ -70,6 +70,13 @@ pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<Fie
     errors.into_list()
 }
 
+/// Of a new Service, what has to be sound before an address can be given.
+pub fn service_addressing(service: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    service::addressing(&At::root(service), &mut errors);
+    errors.into_list()
+}
+
 /// A write to the object itself.
 pub fn update(group: &str, version: &str, kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(new), Errors::default());

@@ -41,16 +41,12 @@ fn parent_of_address(parent: &At<'_>, errors: &mut Errors) {
     if parent.is_null() {
         return errors.required(parent, "");
     }
-    let (group, resource, name) = (parent.get("group"), parent.get("resource"), parent.get("name"));
+    let group = parent.get("group");
     if !group.text().is_empty() {
         errors.subdomain(&group);
     }
-    for field in [&resource, &name] {
-        if field.text().is_empty() {
-            errors.required(field, "");
-        } else {
-            errors.faults(field, names::path_segment(field.text()));
-        }
+    for field in ["resource", "name"] {
+        errors.required_name(&parent.get(field), names::path_segment);
     }
     let namespace = parent.get("namespace");
     if !namespace.text().is_empty() {
@@ -68,10 +64,7 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         }
         "IPAddress" => {
             let spec = object.get("spec");
-            let parent = spec.get("parentRef");
-            if parent.value != &old["spec"]["parentRef"] {
-                errors.invalid(&parent.showing(&Value::Null), "field is immutable");
-            }
+            errors.immutable_unshown(&spec.get("parentRef"), &old["spec"]["parentRef"]);
         }
         _ => {}
     }

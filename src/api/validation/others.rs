@@ -17,12 +17,7 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
         "Lease" => lease(&spec, errors),
         "PriorityClass" => priority_class(object, errors),
         "RuntimeClass" => {
-            let handler = object.get("handler");
-            if handler.text().is_empty() {
-                errors.required(&handler, "");
-            } else {
-                errors.label(&handler);
-            }
+            errors.required_name(&object.get("handler"), names::dns1123_label);
             let scheduling = object.get("scheduling");
             for_nodes(&scheduling, errors);
         }

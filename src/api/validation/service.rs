@@ -25,7 +25,8 @@ pub fn create(service: &At<'_>, errors: &mut Errors) {
     if ports.len() == 0 && !is_headless(&spec) && kind.text() != "ExternalName" {
         errors.required(&ports, "");
     }
-    by_type(&spec, errors);
+    addresses_by_type(&spec, errors);
+    external_name(&spec, errors);
     let mut names = BTreeSet::new();
     for port in ports.items() {
         one_port(&port, ports.len() > 1, &mut names, errors);
@@ -47,7 +48,14 @@ pub fn create(service: &At<'_>, errors: &mut Errors) {
     traffic(&spec, errors);
 }
 
-fn by_type(spec: &At<'_>, errors: &mut Errors) {
+/// What has to be sound before the server can give out an address.
+pub fn addressing(service: &At<'_>, errors: &mut Errors) {
+    let spec = service.get("spec");
+    addresses_by_type(&spec, errors);
+    cluster_ips(&spec, errors);
+}
+
+fn addresses_by_type(spec: &At<'_>, errors: &mut Errors) {
     let addresses = spec.get("clusterIPs");
     match spec.get("type").text() {
         kind @ ("LoadBalancer" | "NodePort") if is_headless(spec) => {
@@ -63,16 +71,22 @@ fn by_type(spec: &At<'_>, errors: &mut Errors) {
                     errors.forbidden(&spec.get(field), "may not be set for ExternalName services");
                 }
             }
-            let name = spec.get("externalName");
-            match name.text().strip_suffix('.').unwrap_or(name.text()) {
-                "" => errors.required(&name, ""),
-                bare => {
-                    let bare: Value = bare.into();
-                    errors.subdomain(&name.showing(&bare));
-                }
-            }
         }
         _ => {}
+    }
+}
+
+fn external_name(spec: &At<'_>, errors: &mut Errors) {
+    if spec.get("type").text() != "ExternalName" {
+        return;
+    }
+    let name = spec.get("externalName");
+    match name.text().strip_suffix('.').unwrap_or(name.text()) {
+        "" => errors.required(&name, ""),
+        bare => {
+            let bare: Value = bare.into();
+            errors.subdomain(&name.showing(&bare));
+        }
     }
 }
 

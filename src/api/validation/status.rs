@@ -25,10 +25,10 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         }
         "Ingress" => load_balancer(&status.get("loadBalancer"), false, errors),
         "ResourceQuota" => ["hard", "used"].iter().for_each(|field| core::quota_amounts(&status.get(field), errors)),
-        "HorizontalPodAutoscaler" => all_non_negative(&status, &["currentReplicas", "desiredReplicas"], errors),
+        "HorizontalPodAutoscaler" => errors.all_non_negative(&status, &["currentReplicas", "desiredReplicas"]),
         "PodDisruptionBudget" => {
             let fields = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
-            all_non_negative(&status, &fields, errors);
+            errors.all_non_negative(&status, &fields);
             conditions(&status.get("conditions"), errors);
         }
         "ResourceClaim" => {
@@ -48,10 +48,6 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         }
         _ => counts(&status, errors),
     }
-}
-
-fn all_non_negative(status: &At<'_>, fields: &[&str], errors: &mut Errors) {
-    fields.iter().for_each(|field| errors.non_negative(&status.get(field)));
 }
 
 fn namespace(object: &At<'_>, errors: &mut Errors) {
@@ -112,7 +108,7 @@ fn conditions(all: &At<'_>, errors: &mut Errors) {
 
 /// Numbers of replicas are never negative.
 fn counts(status: &At<'_>, errors: &mut Errors) {
-    for field in [
+    let fields = [
         "replicas",
         "readyReplicas",
         "availableReplicas",
@@ -130,9 +126,8 @@ fn counts(status: &At<'_>, errors: &mut Errors) {
         "numberMisscheduled",
         "numberUnavailable",
         "updatedNumberScheduled",
-    ] {
-        errors.non_negative(&status.get(field));
-    }
+    ];
+    errors.all_non_negative(status, &fields);
     let replicas = status.get("replicas").number().unwrap_or(0);
     if status.get("replicas").is_null() {
         return;
@@ -194,7 +189,7 @@ mod tests {
     fn faults(kind: &str, object: &Value) -> Vec<String> {
         let mut errors = Errors::default();
         update(kind, &At::root(object), &Value::Null, &mut errors);
-        errors.into_list().iter().map(|e| format!("{}: {}", e.path, e.body())).collect()
+        errors.into_texts()
     }
 
     #[test]

@@ -329,7 +329,7 @@ fn job_selector(spec: &At<'_>, errors: &mut Errors) {
 }
 
 fn job(spec: &At<'_>, errors: &mut Errors) {
-    for field in [
+    let fields = [
         "parallelism",
         "completions",
         "activeDeadlineSeconds",
@@ -337,9 +337,8 @@ fn job(spec: &At<'_>, errors: &mut Errors) {
         "ttlSecondsAfterFinished",
         "backoffLimitPerIndex",
         "maxFailedIndexes",
-    ] {
-        errors.non_negative(&spec.get(field));
-    }
+    ];
+    errors.all_non_negative(spec, &fields);
     let mode = spec.get("completionMode");
     errors.one_of_if_set(&mode, &["NonIndexed", "Indexed"]);
     if mode.text() == "Indexed" {

@@ -108,6 +108,7 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
         generation: Generation { starts_at_one: true, counts_changes: true },
         create_on_update: false,
         unconditional_update: false,
+        status_keeps_metadata: true,
         dependents: Dependents::Delete,
         returns_deleted: false,
     };

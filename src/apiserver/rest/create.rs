@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use http::Response;
 use minik_api::registry::GroupVersionKind;
-use minik_api::schema::Type;
 use minik_api::{Status, apply, convert, defaulting, object, strategy, validation};
 use minik_store::{Entry, Error, Write};
 use rand::Rng;
@@ -192,10 +191,7 @@ pub fn told_group(kind: &GroupVersionKind) -> &str {
 
 /// The form in which an object is kept, which is also what a rehearsal shows.
 pub fn settle(served: &Served, tree: &mut Value) {
-    let row = &served.row;
-    if served.custom().is_none()
-        && let Some(of) = Type::of_kind(&row.group, &row.version, &row.kind)
-    {
+    if let Some(of) = served.built_in() {
         minik_api::decode::without_empty_lists(of, tree);
     }
 }

@@ -120,9 +120,7 @@ fn from_body(call: &Call) -> Result<Value, Status> {
         "application/yaml" => crate::decode::yaml(&call.body).map_err(wrong)?,
         _ => match decode::from_json(of, &call.body) {
             Ok(decoded) => decoded.object,
-            Err(DecodeError::Syntax(why)) => {
-                return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: {why}")));
-            }
+            Err(DecodeError::Syntax(why)) => return Err(Status::bad_request(crate::decode::no_json(&why))),
             Err(error) => return Err(wrong(error.to_string())),
         },
     };

@@ -6,7 +6,6 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use minik_api::Status;
-use minik_api::schema::Type;
 use minik_api::wire::protobuf;
 use serde_json::{Value, json};
 
@@ -74,8 +73,7 @@ impl Frames {
         }
         // In a table it is a row like any other, of an object that has nothing but this metadata.
         let row = &served.row;
-        let of = Type::of_kind(&row.group, &row.version, &row.kind).filter(|_| served.custom().is_none());
-        let mut tree = of.map_or_else(|| json!({}), minik_api::decode::zero_object);
+        let mut tree = served.built_in().map_or_else(|| json!({}), minik_api::decode::zero_object);
         tree["kind"] = row.kind.as_ref().into();
         tree["apiVersion"] = row.api_version().into();
         tree["metadata"] = metadata;
