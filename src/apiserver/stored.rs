@@ -80,16 +80,21 @@ pub fn decode_bytes(bytes: &Bytes) -> Value {
     serde_json::from_slice(bytes).expect("what is stored was written by `encode`")
 }
 
-#[derive(Deserialize)]
-struct Metadata<'a> {
-    #[serde(borrow)]
-    metadata: &'a RawValue,
-}
-
 /// The text of `metadata`.
-pub fn metadata_of(bytes: &Bytes) -> Bytes {
-    let found: Result<Metadata<'_>, _> = serde_json::from_slice(bytes);
-    found.map_or(Bytes::from_static(b"{}"), |m| bytes.slice_ref(m.metadata.get().as_bytes()))
+pub fn metadata_of(entry: &Entry) -> Bytes {
+    let value = &entry.value;
+    let name = br#""metadata":"#;
+    // Nothing but the type stands before it.
+    let Some(start) = value.windows(name.len()).position(|w| w == name).map(|at| at + name.len()) else {
+        return Bytes::from_static(b"{}");
+    };
+    // `encode` writes the revision last: a quote and a brace, and the metadata is over.
+    if let Some(end) = entry.after_revision().map(|at| at + 2).filter(|end| value[..*end].ends_with(b"\"}")) {
+        return value.slice(start..end);
+    }
+    let mut rest = serde_json::Deserializer::from_slice(&value[start..]);
+    let found = <&RawValue>::deserialize(&mut rest).expect("what is stored was written by `encode`");
+    value.slice_ref(found.get().as_bytes())
 }
 
 #[cfg(test)]
@@ -108,6 +113,16 @@ mod tests {
             text,
             r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"\"n","resourceVersion":"17"},"spec":{"resourceVersion":"x"}}"#
         );
-        assert_eq!(&metadata_of(&bytes)[..], br#"{"name":"\"n","resourceVersion":"17"}"#);
+    }
+
+    #[tokio::test]
+    async fn the_metadata_ends_after_the_revision_or_where_its_braces_say() {
+        let store = minik_store::Store::memory();
+        let tree = json!({"apiVersion": "v1", "kind": "A", "metadata": {"name": "\"}n"}, "spec": {"metadata": {}}});
+        let entry = store.create("a", encode(&tree)).await.expect("it is new");
+        let metadata = br#"{"name":"\"}n","resourceVersion":"2"}"#;
+        assert_eq!(&metadata_of(&entry)[..], metadata);
+        assert_eq!(&metadata_of(&entry.told_as(entry.value.clone()))[..], metadata);
+        assert_eq!(&metadata_of(&entry.told_as(Bytes::from_static(b"{}")))[..], b"{}");
     }
 }

@@ -47,6 +47,12 @@ impl Entry {
         Entry { value, hole: encode::NO_HOLE, ..self.clone() }
     }
 
+    /// Where in `value` the text of `modified` ends, if it stands there.
+    pub fn after_revision(&self) -> Option<usize> {
+        let digits = self.modified.0.checked_ilog10().unwrap_or(0) as usize + 1;
+        (self.hole != encode::NO_HOLE).then(|| self.hole as usize + digits)
+    }
+
     /// The same value with another revision written into it: what a deletion shows its watchers.
     pub(crate) fn at(&self, revision: Revision) -> Entry {
         let value = encode::rewrite(&self.value, self.hole, self.modified, revision);

@@ -165,7 +165,7 @@ pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Statu
         Form::MetadataList if plain => {
             let items = selected.entries.iter().map(|e| Item {
                 open: METADATA_ITEM,
-                rest: stored::metadata_of(&e.value),
+                rest: stored::metadata_of(e),
                 close: b"}",
             });
             Ok(joined(call, "PartialObjectMetadataList", "meta.k8s.io/v1", selected, items.collect()))

@@ -1,0 +1,181 @@
+//! What is asked of an API server, and how long it takes to answer.
+//!
+//! Owns: the objects, the requests in flight, and the clock.
+//! Called by: `main`, in the same order for both servers.
+//! Never: knows which server answers.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use http_body_util::BodyExt;
+use minik_api::resources::PODS as PODS_RESOURCE;
+use minik_client::{Cache, Client, Tasks, Wait};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::server::Server;
+
+pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const JSON: &str = "application/json";
+/// Lists are timed as often, and the median counts.
+const ROUNDS: usize = 5;
+/// What the schedulers get.
+pub const NODES: usize = 1_000;
+pub const PODS_TO_BIND: usize = 5_000;
+const BIND_LIMIT: Duration = Duration::from_secs(180);
+const IN_FLIGHT: usize = 64;
+
+pub async fn send(client: &Client, method: &str, path: &str, accept: &str, body: Bytes) -> Result<Bytes> {
+    let request = http::Request::builder().method(method).uri(path).header("accept", accept);
+    let request = request.header("content-type", "application/json").body(body)?;
+    let response = client.request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|e| anyhow::anyhow!("{e}"))?.to_bytes();
+    ensure!(status.is_success(), "{method} {path}: {status} {}", String::from_utf8_lossy(&body));
+    Ok(body)
+}
+
+pub fn config_map() -> Bytes {
+    let data: serde_json::Map<String, Value> = (0..4).map(|i| (format!("key-{i}"), "x".repeat(100).into())).collect();
+    json!({"metadata": {"generateName": "bench-"}, "data": data}).to_string().into()
+}
+
+/// About what a Deployment's Pod looks like: 2.4 kB once it is stored.
+pub fn pod() -> Bytes {
+    let env: Vec<Value> =
+        (0..8).map(|i| json!({"name": format!("VARIABLE_{i}"), "value": "a value of some length"})).collect();
+    json!({
+        "metadata": {"generateName": "bench-", "labels": {"app": "bench", "tier": "web"}, "annotations": {"note": "n".repeat(100)}},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [{
+                "name": "web", "image": "example.com/web:1", "env": env, "ports": [{"containerPort": 8080}],
+                "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+                "readinessProbe": {"httpGet": {"path": "/", "port": 8080}},
+            }],
+        },
+    })
+    .to_string()
+    .into()
+}
+
+/// Which every Pod has, and which no controller makes here.
+pub async fn account(client: &Client) -> Result<()> {
+    let body = Bytes::from_static(br#"{"metadata": {"name": "default"}}"#);
+    send(client, "POST", "/api/v1/namespaces/default/serviceaccounts", JSON, body).await.map(|_| ())
+}
+
+/// As a kubelet registers it, and nothing to keep it ready.
+fn node() -> Bytes {
+    let amounts = json!({"cpu": "32", "memory": "64Gi", "pods": "110"});
+    let ready = json!({"type": "Ready", "status": "True"});
+    json!({
+        "metadata": {"generateName": "node-"},
+        "status": {"capacity": amounts, "allocatable": amounts, "conditions": [ready]},
+    })
+    .to_string()
+    .into()
+}
+
+/// Admission taints what no controller has called ready.
+fn pod_to_bind() -> Bytes {
+    let mut pod: Value = serde_json::from_slice(&pod()).expect("it was made from a value");
+    pod["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+    pod.to_string().into()
+}
+
+/// Pods a second that the way's scheduler binds through the way's API server, all on this machine's cores.
+pub async fn schedule(server: &Server) -> Result<f64> {
+    let client = &server.client;
+    account(client).await?;
+    creates(client, "/api/v1/nodes", node(), NODES, IN_FLIGHT).await?;
+    creates(client, PODS, pod_to_bind(), PODS_TO_BIND, IN_FLIGHT).await?;
+    let tasks = Tasks::new(CancellationToken::new());
+    let unbound = Cache::builder(client.clone()).watch_selected(PODS_RESOURCE, "spec.nodeName=", "").start(&tasks);
+    unbound.synced().await;
+    let begun = Instant::now();
+    let mut scheduler = server.scheduler().stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let met = unbound.wait_for(BIND_LIMIT, |view| view.list(PODS_RESOURCE, "default").next().is_none()).await;
+    let took = begun.elapsed();
+    scheduler.kill()?;
+    scheduler.wait()?;
+    tasks.token().cancel();
+    ensure!(met == Wait::Met, "Pods were not bound within {BIND_LIMIT:?}");
+    Ok(PODS_TO_BIND as f64 / took.as_secs_f64())
+}
+
+/// How fast many requests were answered.
+pub struct Pace {
+    pub per_second: f64,
+    pub p99_ms: f64,
+}
+
+/// The value below which so many of a hundred lie, in milliseconds.
+pub fn percentile(mut times: Vec<Duration>, of_hundred: usize) -> f64 {
+    times.sort();
+    let at = (times.len() * of_hundred / 100).min(times.len().saturating_sub(1));
+    times.get(at).map_or(0.0, |t| t.as_secs_f64() * 1e3)
+}
+
+/// `request(0)`, `request(1)`, ... with so many of them in flight.
+async fn paced<F>(count: usize, in_flight: usize, request: impl Fn(usize) -> F) -> Result<Pace>
+where
+    F: Future<Output = Result<Bytes>>,
+{
+    let begun = Instant::now();
+    let timed = |index| {
+        let work = request(index);
+        async move {
+            let sent = Instant::now();
+            work.await.map(|_| sent.elapsed())
+        }
+    };
+    let times: Vec<Duration> =
+        futures::stream::iter(0..count).map(timed).buffer_unordered(in_flight).try_collect().await?;
+    Ok(Pace { per_second: count as f64 / begun.elapsed().as_secs_f64(), p99_ms: percentile(times, 99) })
+}
+
+pub async fn creates(client: &Client, path: &str, body: Bytes, count: usize, in_flight: usize) -> Result<Pace> {
+    paced(count, in_flight, |_| send(client, "POST", path, JSON, body.clone())).await
+}
+
+/// Replaces these objects in turn, each time by other contents.
+pub async fn updates(client: &Client, names: &[String], count: usize, in_flight: usize) -> Result<Pace> {
+    let paths: Vec<String> = names.iter().map(|name| format!("{CONFIG_MAPS}/{name}")).collect();
+    paced(count, in_flight, |index| {
+        let at = index % names.len();
+        let body =
+            json!({"metadata": {"name": names[at]}, "data": {"round": index.to_string(), "rest": "x".repeat(400)}});
+        send(client, "PUT", &paths[at], JSON, body.to_string().into())
+    })
+    .await
+}
+
+pub async fn gets(client: &Client, path: &str, count: usize) -> Result<Pace> {
+    paced(count, IN_FLIGHT, |_| send(client, "GET", path, JSON, Bytes::new())).await
+}
+
+/// The names of some objects of a collection.
+pub async fn names(client: &Client, path: &str, count: usize) -> Result<Vec<String>> {
+    let page = send(client, "GET", &format!("{path}?limit={count}"), JSON, Bytes::new()).await?;
+    let page: Value = serde_json::from_slice(&page)?;
+    let items = page["items"].as_array().context("a list")?;
+    Ok(items.iter().filter_map(|item| item["metadata"]["name"].as_str().map(String::from)).collect())
+}
+
+/// Median milliseconds to the last byte.
+pub async fn list(client: &Client, query: &str, accept: &str) -> Result<f64> {
+    let path = format!("{PODS}?{query}");
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let body = send(client, "GET", &path, accept, Bytes::new()).await?;
+        ensure!(body.len() > 1000, "an empty list");
+        times.push(begun.elapsed());
+    }
+    Ok(percentile(times, 50))
+}

@@ -1,0 +1,157 @@
+//! The API server by itself beside kube-apiserver + etcd, in one run: start, writes, reads, lists, watches, memory.
+//!
+//! Owns: the rows and what is promised of them. Both servers get the same client, the same bodies and HTTP/2 over
+//! TLS; upstream's limits on requests in flight are raised so that they do not count.
+//! Called by: `scripts/bench api`, with a release build. Upstream's column needs `tests/upstream/build`.
+//! Never: judges; it prints the ratio and the promise.
+
+mod load;
+mod server;
+mod watchers;
+
+use anyhow::{Context, Result};
+
+use load::{CONFIG_MAPS, JSON, NODES, PODS, PODS_TO_BIND, account, creates, gets, list, names, schedule, updates};
+use server::Server;
+use watchers::{Fan, Scope, delivery};
+
+const PODS_COUNT: usize = 10_000;
+const GETS: usize = 5_000;
+/// In flight, and how many ConfigMaps are made, then replaced.
+const WRITES: [(usize, usize); 3] = [(1, 400), (16, 4_000), (256, 8_000)];
+const UPDATED: usize = 1_000;
+const POD_CREATES_IN_FLIGHT: usize = 64;
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+/// A thousand watchers as kubelets are: each sees its own object. Then as many as everybody's informers, who see all.
+const FANS: [Fan; 2] = [
+    Fan { scope: Scope::Own, watchers: 1_000, updates: 5_000, per_second: 1_000 },
+    Fan { scope: Scope::Everything, watchers: 1_000, updates: 60, per_second: 20 },
+];
+/// What a long-lived cluster holds.
+const MANY: usize = 100_000;
+
+/// Whether more is better.
+#[derive(Clone, Copy)]
+enum Unit {
+    PerSecond,
+    Milliseconds,
+    Megabytes,
+    Bytes,
+}
+
+struct Row {
+    what: String,
+    unit: Unit,
+    value: f64,
+    promise: &'static str,
+}
+
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl Rows {
+    fn add(&mut self, what: impl Into<String>, unit: Unit, value: f64, promise: &'static str) {
+        self.0.push(Row { what: what.into(), unit, value, promise });
+    }
+}
+
+async fn measure(server: &Server) -> Result<Vec<Row>> {
+    let (client, mut rows) = (&server.client, Rows::default());
+    rows.add("process start to /readyz", Unit::Milliseconds, server.ready.as_secs_f64() * 1e3, ">= 20x");
+    rows.add("RSS idle", Unit::Megabytes, server.rss_mb(), ">= 10x");
+    for (in_flight, count) in WRITES {
+        let pace = creates(client, CONFIG_MAPS, load::config_map(), count, in_flight).await?;
+        rows.add(format!("ConfigMap creates, {in_flight} in flight"), Unit::PerSecond, pace.per_second, ">= 5x");
+        rows.add("  p99 of one", Unit::Milliseconds, pace.p99_ms, "");
+    }
+    let maps = names(client, CONFIG_MAPS, UPDATED).await?;
+    for (in_flight, count) in WRITES {
+        let pace = updates(client, &maps, count, in_flight).await?;
+        rows.add(format!("ConfigMap updates, {in_flight} in flight"), Unit::PerSecond, pace.per_second, ">= 5x");
+        rows.add("  p99 of one", Unit::Milliseconds, pace.p99_ms, "");
+    }
+    account(client).await?;
+    let pace = creates(client, PODS, load::pod(), PODS_COUNT, POD_CREATES_IN_FLIGHT).await?;
+    rows.add(format!("Pod creates, {POD_CREATES_IN_FLIGHT} in flight"), Unit::PerSecond, pace.per_second, ">= 5x");
+    let one = names(client, PODS, 1).await?.pop().context("there are Pods")?;
+    let pace = gets(client, &format!("{PODS}/{one}"), GETS).await?;
+    rows.add("GET one Pod, 64 in flight", Unit::PerSecond, pace.per_second, ">= 5x");
+    let mut timed = async |what: &str, query: &str, accept: &str, promise| {
+        let took = list(client, query, accept).await?;
+        rows.add(what, Unit::Milliseconds, took, promise);
+        anyhow::Ok(())
+    };
+    timed("LIST 10,000 Pods, consistent", "", JSON, ">= 20x").await?;
+    timed("LIST 10,000 Pods, rv=0", "resourceVersion=0", JSON, ">= 20x").await?;
+    timed("LIST a page of 500", "limit=500", JSON, ">= 10x").await?;
+    timed("LIST 10,000 Pods, metadata only, rv=0", "resourceVersion=0", METADATA, ">= 10x").await?;
+    rows.add("RSS with 10,000 Pods and 12,400 ConfigMaps", Unit::Megabytes, server.rss_mb(), ">= 5x");
+    for fan in &FANS {
+        let sees = if fan.scope == Scope::Own { "one object each" } else { "everything" };
+        let what = format!("{} watchers of {sees}, {} updates/s: p99", fan.watchers, fan.per_second);
+        rows.add(what, Unit::Milliseconds, delivery(client, &maps, fan).await?, "");
+    }
+    Ok(rows.0)
+}
+
+/// How it is with a hundred thousand objects; minik alone, because upstream would take minutes to be given them.
+async fn many() -> Result<Vec<Row>> {
+    let (mut server, mut rows) = (Server::minik().await?, Rows::default());
+    let idle = server.rss_mb();
+    creates(&server.client, CONFIG_MAPS, load::config_map(), MANY, 256).await?;
+    server.restart().await?;
+    rows.add(
+        format!("start with {MANY} objects, after kill -9"),
+        Unit::Milliseconds,
+        server.ready.as_secs_f64() * 1e3,
+        "",
+    );
+    rows.add("memory an object of 800 bytes", Unit::Bytes, (server.rss_mb() - idle) * 1e6 / MANY as f64, "");
+    Ok(rows.0)
+}
+
+async fn scheduling(server: &Server) -> Result<Row> {
+    let what = format!("scheduling, {NODES} nodes, {PODS_TO_BIND} Pods");
+    Ok(Row { what, unit: Unit::PerSecond, value: schedule(server).await?, promise: ">= 10x" })
+}
+
+fn shown(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::PerSecond => format!("{value:.0}/s"),
+        Unit::Milliseconds => format!("{value:.1} ms"),
+        Unit::Megabytes => format!("{value:.1} MB"),
+        Unit::Bytes => format!("{value:.0} B"),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // One after the other: side by side they would share the cores.
+    let mut ours = measure(&Server::minik().await?).await.context("minik")?;
+    ours.push(scheduling(&Server::minik().await?).await.context("minik")?);
+    let mut theirs = None;
+    if let Some(server) = Server::upstream().await? {
+        let mut rows = measure(&server).await.context("upstream")?;
+        drop(server);
+        let fresh = Server::upstream().await?.context("upstream was there a moment ago")?;
+        rows.push(scheduling(&fresh).await.context("upstream")?);
+        theirs = Some(rows);
+    }
+    ours.extend(many().await.context("minik with many objects")?);
+    println!("{:<56} {:>12} {:>12} {:>8}  promise", "what", "minik", "upstream", "ratio");
+    for (index, row) in ours.iter().enumerate() {
+        let (other, ratio) = match theirs.as_ref().and_then(|rows| rows.get(index)) {
+            Some(other) => {
+                let ratio = match row.unit {
+                    Unit::PerSecond => row.value / other.value,
+                    Unit::Milliseconds | Unit::Megabytes | Unit::Bytes => other.value / row.value,
+                };
+                (shown(other.unit, other.value), format!("{ratio:.1}x"))
+            }
+            None => ("not asked".into(), String::new()),
+        };
+        println!("{:<56} {:>12} {other:>12} {ratio:>8}  {}", row.what, shown(row.unit, row.value), row.promise);
+    }
+    Ok(())
+}
