@@ -6,6 +6,7 @@
 
 mod app;
 mod harness;
+mod helm;
 mod kill;
 mod kubectl;
 mod lifecycle;
@@ -27,7 +28,7 @@ fn main() {
         std::process::exit(code);
     }
     let args = Arguments::from_args();
-    let shared: Vec<(&str, Test)> = [app::TESTS, kubectl::TESTS, network::TESTS, storage::TESTS].concat();
+    let shared: Vec<(&str, Test)> = [app::TESTS, helm::TESTS, kubectl::TESTS, network::TESTS, storage::TESTS].concat();
     let wanted = |name: &str| args.filter.as_deref().is_none_or(|f| name.contains(f));
     let runs = (args.ignored || args.include_ignored) && !args.list;
     let needs_shared = runs && shared.iter().any(|(name, _)| wanted(name));
