@@ -10,6 +10,7 @@ mod harness;
 mod helm;
 mod kill;
 mod kubectl;
+mod leader;
 mod lifecycle;
 mod network;
 mod python;
@@ -49,7 +50,7 @@ fn main() {
         let run = move || test(cluster.as_deref().expect("made above, because a test wants it")).map_err(failed);
         trials.push(Trial::test(name, run).with_ignored_flag(true));
     }
-    for (name, test) in [lifecycle::TESTS, kill::TESTS, python::OWN_TESTS].concat() {
+    for (name, test) in [lifecycle::TESTS, kill::TESTS, leader::TESTS, python::OWN_TESTS].concat() {
         trials.push(Trial::test(name, move || test().map_err(failed)).with_ignored_flag(true));
     }
     let conclusion = libtest_mimic::run(&args, trials);
