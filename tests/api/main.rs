@@ -8,6 +8,7 @@ mod controllers;
 mod conversion;
 mod custom;
 mod edges;
+mod encodings;
 mod fairness;
 mod operator;
 mod policies;
