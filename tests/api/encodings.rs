@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use minik_api::schema::{Form, Shape, Type};
 use minik_api::wire::protobuf;
-use minik_api::{decode, registry};
+use minik_api::{Resource, decode, registry};
 use serde_json::{Map, Value, json};
 
 const RELEASE: &str = "k8s.io/api@v0.37.2";
@@ -97,19 +97,23 @@ fn fill(of: Type, within: &[Type]) -> Value {
     Value::Object(whole.map(|f| (f.name().to_string(), fill_shape(f.shape(), &types))).collect::<Map<_, _>>())
 }
 
+/// An object of the resource's kind that says something in every field, sensible to the encodings alone.
+pub fn filled(resource: &Resource) -> Value {
+    let of = Type::of_kind(&resource.group, &resource.version, &resource.kind).expect("a kind of the schema");
+    let mut object = fill(of, &[]);
+    object["apiVersion"] = resource.api_version().into();
+    object["kind"] = resource.kind.as_ref().into();
+    object
+}
+
 #[test]
 fn every_field_of_every_kind_survives_each_encoding() {
-    let (mut faults, mut compared) = (Vec::new(), 0);
-    for resource in registry::resources() {
-        let Some(of) = Type::of_kind(&resource.group, &resource.version, &resource.kind) else { continue };
-        let mut object = fill(of, &[]);
-        object["apiVersion"] = resource.api_version().into();
-        object["kind"] = resource.kind.as_ref().into();
-        compared += 1;
-        travels(&mut faults, &resource.qualified(), of, &object);
+    let (mut faults, resources) = (Vec::new(), registry::resources());
+    for resource in resources {
+        let of = Type::of_kind(&resource.group, &resource.version, &resource.kind).expect("a kind of the schema");
+        travels(&mut faults, &resource.qualified(), of, &filled(resource));
     }
-    assert!(faults.is_empty(), "{} of {compared}:\n{}", faults.len(), faults.join("\n"));
-    assert_eq!(compared, registry::resources().len(), "each resource has a kind that the schema knows");
+    assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), resources.len(), faults.join("\n"));
 }
 
 fn published() -> Option<PathBuf> {

@@ -13,5 +13,6 @@ mod fairness;
 mod operator;
 mod policies;
 mod replay;
+mod resource_table;
 mod server;
 mod webhooks;
