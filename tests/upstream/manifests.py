@@ -28,7 +28,7 @@ VERBS = [("tried", ["apply", "--server-side", "--dry-run=server"]), ("server-sid
          ("client-side", ["apply"])]
 # What a server draws or reads from a clock.
 DRAWN = {"uid", "resourceVersion", "creationTimestamp", "time", "lastTransitionTime", "clusterIP", "clusterIPs", "nodePort",
-         "healthCheckNodePort"}
+         "healthCheckNodePort", "controller-uid", "batch.kubernetes.io/controller-uid"}
 
 
 def kubectl(kubeconfig, *args):
@@ -38,11 +38,13 @@ def kubectl(kubeconfig, *args):
 
 
 def settled(value):
-    """An object without what each server draws; of managed fields the meaning, not the order."""
+    """An object without what each server draws."""
     if isinstance(value, dict):
         return {k: settled(v) for k, v in sorted(value.items()) if k not in DRAWN}
     if isinstance(value, list):
-        return [settled(v) for v in value]
+        # Conditions stand in the order in which controllers came to them.
+        are_conditions = all(isinstance(v, dict) and {"type", "status"} <= v.keys() for v in value)
+        return [settled(v) for v in (sorted(value, key=lambda v: v["type"]) if are_conditions else value)]
     return value
 
 
