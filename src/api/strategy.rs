@@ -296,8 +296,17 @@ fn service_update(new: &mut Value, old: &Value) {
             }
         }
     }
+    let unset = new["spec"]["healthCheckNodePort"].as_i64().unwrap_or(0) == 0;
+    if needs_health_port(new) && needs_health_port(old) && unset {
+        new["spec"]["healthCheckNodePort"] = old["spec"]["healthCheckNodePort"].clone();
+    }
     pair_cluster_ips(new, Some(old));
     drop_type_dependent(new, old);
+}
+
+/// Balancers that must find a node with endpoints ask a port of their own.
+pub fn needs_health_port(service: &Value) -> bool {
+    text(&service["spec"], "type") == "LoadBalancer" && text(&service["spec"], "externalTrafficPolicy") == "Local"
 }
 
 /// Fields that belong to the old type only go with it, unless the client changed them on purpose.
@@ -317,9 +326,7 @@ fn drop_type_dependent(new: &mut Value, old: &Value) {
             set(port, "nodePort", None);
         }
     }
-    let local =
-        |s: &Value| text(&s["spec"], "type") == "LoadBalancer" && text(&s["spec"], "externalTrafficPolicy") == "Local";
-    if local(old) && !local(new) && same("healthCheckNodePort", new) {
+    if needs_health_port(old) && !needs_health_port(new) && same("healthCheckNodePort", new) {
         set(&mut new["spec"], "healthCheckNodePort", None);
     }
     let balanced = |s: &Value| text(&s["spec"], "type") == "LoadBalancer";

@@ -52,9 +52,36 @@ pub fn set_condition(definition: &mut Value, kind: &str, status: &str, reason: &
     }
 }
 
+/// Whether the Kubernetes project has approved of a definition in one of its groups: status, reason and message.
+fn approval(definition: &Value) -> Option<(&'static str, &'static str, String)> {
+    const APPROVED: &str = "api-approved.kubernetes.io";
+    const WHY: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
+    let group = definition["spec"]["group"].as_str().unwrap_or("");
+    let protected = ["k8s.io", "kubernetes.io"];
+    protected.iter().find(|p| group.strip_suffix(*p).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))?;
+    let said = definition["metadata"]["annotations"][APPROVED].as_str().unwrap_or("");
+    let address = said.parse::<http::Uri>().is_ok_and(|u| u.scheme().is_some() && u.host().is_some());
+    Some(match said {
+        "" => {
+            let message = format!("protected groups must have approval annotation {APPROVED:?}, {WHY}");
+            ("False", "MissingAnnotation", message)
+        }
+        _ if said.starts_with("unapproved") => ("False", "UnapprovedAnnotation", format!("not approved: {said:?}")),
+        _ if address => ("True", "ApprovedAnnotation", format!("approved in {said}")),
+        _ => {
+            let form = "with either a URL or a reason starting with \"unapproved\"";
+            let message = format!("protected groups must have approval annotation {APPROVED:?} {form}, {WHY}");
+            ("False", "InvalidAnnotation", message)
+        }
+    })
+}
+
 /// What the status should be, given the other definitions of the group.
 fn judged(definition: &Value, all: &Definitions, now: &str) -> Value {
     let mut new = definition.clone();
+    if let Some((status, reason, message)) = approval(definition) {
+        set_condition(&mut new, "KubernetesAPIApprovalPolicyConformant", status, reason, &message, now);
+    }
     let group = &definition["spec"]["group"];
     let others = all
         .values()
@@ -233,6 +260,21 @@ mod tests {
             "metadata": {"name": name, "uid": name}, "status": status,
             "spec": {"group": "g", "names": names, "versions": [{"name": "v1", "storage": true, "served": true}]},
         }))
+    }
+
+    #[test]
+    fn definitions_in_groups_of_the_project_say_whether_they_are_approved() {
+        let said = |group: &str, annotation: &str| {
+            let annotations = json!({"api-approved.kubernetes.io": annotation});
+            approval(&json!({"metadata": {"annotations": annotations}, "spec": {"group": group}}))
+                .map(|(status, reason, _)| format!("{status} {reason}"))
+        };
+        assert_eq!(said("example.com", ""), None);
+        assert_eq!(said("notk8s.io", ""), None);
+        assert_eq!(said("x.k8s.io", "https://host/pull/1").as_deref(), Some("True ApprovedAnnotation"));
+        assert_eq!(said("kubernetes.io", "unapproved, a test").as_deref(), Some("False UnapprovedAnnotation"));
+        assert_eq!(said("x.k8s.io", "yes").as_deref(), Some("False InvalidAnnotation"));
+        assert_eq!(said("k8s.io", "").as_deref(), Some("False MissingAnnotation"));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use minik_api::strategy::needs_health_port;
 use minik_api::{FieldError, Status, object};
 use minik_store::{Encode, Store, Write};
 use rand::Rng;
@@ -77,13 +78,17 @@ fn needs_node_ports(service: &Value) -> bool {
     }
 }
 
+fn health_port(service: &Value) -> i64 {
+    service["spec"]["healthCheckNodePort"].as_i64().unwrap_or(0)
+}
+
 fn held_address(service: &Value) -> Option<&str> {
     Some(text(service, "clusterIP")).filter(|a| !a.is_empty() && *a != "None")
 }
 
 fn held_ports(service: &Value) -> BTreeSet<i64> {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten().filter_map(|p| p["nodePort"].as_i64());
-    ports.chain(service["spec"]["healthCheckNodePort"].as_i64()).filter(|p| *p != 0).collect()
+    ports.chain([health_port(service)]).filter(|p| *p != 0).collect()
 }
 
 /// Gives the Service what it needs and does not have.
@@ -121,6 +126,9 @@ pub fn allocate(core: &Core, new: &mut Value, old: Option<&Value>, dry_run: bool
         for port in spec(new).get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
             port.as_object_mut().map(|p| p.remove("nodePort"));
         }
+    }
+    if needs_health_port(new) && !old.is_some_and(needs_health_port) {
+        claim_health_port(core, new, &mut writes)?;
     }
     let now_held = held_ports(new);
     writes.extend(kept.difference(&now_held).map(|p| Write::Delete { key: port_key(*p), expected: None }));
@@ -292,6 +300,29 @@ fn claim_ports(core: &Core, service: &mut Value, kept: &BTreeSet<i64>, writes: &
         service["spec"]["ports"][index]["nodePort"] = port.into();
         writes.push(Write::Create { key: port_key(port), value: Encode::plain(owner.as_bytes()) });
     }
+    Ok(())
+}
+
+fn claim_health_port(core: &Core, service: &mut Value, writes: &mut Vec<Write>) -> Result<(), Status> {
+    let (first, last) = core.config.node_ports;
+    let asked = health_port(service);
+    let mut others = service.clone();
+    spec(&mut others).remove("healthCheckNodePort");
+    let others = held_ports(&others);
+    let port = if asked == 0 { free_port(&core.store, first, last, &others)? } else { asked };
+    let fault = if !(i64::from(first)..=i64::from(last)).contains(&port) {
+        Some(format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"))
+    } else if others.contains(&port) || core.store.get(&port_key(port)).is_some() {
+        Some("provided port is already allocated".to_string())
+    } else {
+        None
+    };
+    if let Some(fault) = fault {
+        return Err(Status::new(500, "", format!("failed to allocate requested HealthCheck NodePort {port}: {fault}")));
+    }
+    spec(service).insert("healthCheckNodePort".into(), port.into());
+    let owner = format!("{}/{}", object::namespace(service), object::name(service));
+    writes.push(Write::Create { key: port_key(port), value: Encode::plain(owner.as_bytes()) });
     Ok(())
 }
 

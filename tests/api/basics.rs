@@ -373,3 +373,34 @@ async fn appliers_share_a_list_by_its_keys() {
         "500 : failed to create typed patch object (/web; /v1, Kind=Service): .spec.odd: field not declared in schema"
     );
 }
+
+/// ingress-nginx and many others ask for this; it was refused for want of a port that only the server can draw.
+#[tokio::test]
+async fn a_balancer_that_keeps_traffic_local_gets_a_port_for_health_checks() {
+    const SERVICES: &str = "/api/v1/namespaces/default/services";
+    let server = Server::start().await;
+    let service = |name: &str, policy: &str, health: i64| {
+        let mut made = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": [{"port": 80}]}});
+        if health != 0 {
+            made["spec"]["healthCheckNodePort"] = json!(health);
+        }
+        made
+    };
+    let made = server.post(SERVICES, &service("a", "Local", 0)).await.ok();
+    let port = made["spec"]["healthCheckNodePort"].as_i64().expect("a port");
+    assert!((30000..=32767).contains(&port) && made["spec"]["ports"][0]["nodePort"] != port, "{made}");
+    let path = format!("{SERVICES}/a");
+    let kept = server.put(&path, &service("a", "Local", 0)).await.ok();
+    assert_eq!(kept["spec"]["healthCheckNodePort"], port);
+    assert_eq!(
+        server.put(&path, &service("a", "Local", 30777)).await.refusal(),
+        r#"422 Invalid: Service "a" is invalid: spec.healthCheckNodePort: Forbidden: field is immutable"#
+    );
+    let taken =
+        format!("500 : failed to allocate requested HealthCheck NodePort {port}: provided port is already allocated");
+    assert_eq!(server.post(SERVICES, &service("b", "Local", port)).await.refusal(), taken);
+    let without = server.patch("merge", &path, &json!({"spec": {"externalTrafficPolicy": "Cluster"}})).await.ok();
+    assert_eq!(without["spec"].get("healthCheckNodePort"), None, "{without}");
+    server.post(SERVICES, &service("b", "Local", port)).await.ok();
+}

@@ -19,7 +19,7 @@ const JANE: &str = "jane";
 const NODE: &str = "node";
 
 /// A server with everything `kube-controller-manager` runs.
-async fn cluster() -> Server {
+pub async fn cluster() -> Server {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");

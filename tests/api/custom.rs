@@ -152,3 +152,17 @@ async fn an_applied_field_that_the_schema_does_not_know_is_refused() {
     assert!(refused.starts_with("400 BadRequest: error strict decoding patch: "), "{refused}");
     assert!(refused.ends_with("line 7: key \"cronSpec\" already set in map"), "{refused}");
 }
+
+/// As Gateway API and Istio have them for labels; they were refused as too costly, since nothing bounds a key.
+#[tokio::test]
+async fn rules_over_the_keys_of_a_map_are_cheap_enough() {
+    let mut definition = definition();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["labels"] = json!({
+        "type": "object", "maxProperties": 64, "additionalProperties": {"type": "string", "maxLength": 63},
+        "x-kubernetes-validations": [
+            {"rule": "self.all(key, key.matches(r\"\"\"^([a-z.-]+/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$\"\"\"))"},
+            {"rule": "self.all(key, key.split('/')[0].size() < 253)"},
+        ],
+    });
+    Server::start().await.post(DEFINITIONS, &definition).await.ok();
+}

@@ -81,6 +81,19 @@ fn golden_files() -> Vec<PathBuf> {
 }
 
 /// Ids of answers that are known to differ, with their mark: `decision`, `different` (not yet mended) or `moving`.
+/// The path of every recorded request, and whether its answer is upstream's as far as the list of known differences says.
+pub fn recorded() -> Vec<(String, bool)> {
+    let (known, mut all) = (known(), Vec::new());
+    for file in golden_files() {
+        let group = file.file_stem().expect("a name").to_string_lossy().into_owned();
+        for case in request::cases(&std::fs::read_to_string(&file).expect("a golden file")) {
+            let id = |step: &Step| format!("{group}/{}/{}", case.name, step.name);
+            all.extend(case.steps.iter().map(|step| (step.path.clone(), !known.contains_key(&id(step)))));
+        }
+    }
+    all
+}
+
 fn known() -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(folder().join("known.txt")).expect("the known differences");
     let pairs = text.lines().filter_map(|line| line.split_once(' '));

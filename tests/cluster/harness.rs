@@ -84,11 +84,19 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    pub fn kubectl_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+    /// A client's command line that meets this cluster and none of the user's settings.
+    pub fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         self.environment(&mut command);
+        for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(home, self.dir.path().join("helm"));
+        }
         command.args(args).stdin(Stdio::null());
         command
+    }
+
+    pub fn kubectl_command(&self, args: &[&str]) -> Command {
+        self.command("kubectl", args)
     }
 
     pub fn kubectl_output(&self, args: &[&str]) -> Result<Output> {

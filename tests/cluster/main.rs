@@ -4,12 +4,16 @@
 //! Called by: `scripts/test`; `cargo test` alone lists them as ignored, because they need Docker.
 //! Never: uses a cluster it did not make.
 
+mod alone;
 mod app;
 mod harness;
+mod helm;
 mod kill;
 mod kubectl;
+mod leader;
 mod lifecycle;
 mod network;
+mod python;
 mod storage;
 
 use std::sync::Arc;
@@ -27,7 +31,8 @@ fn main() {
         std::process::exit(code);
     }
     let args = Arguments::from_args();
-    let shared: Vec<(&str, Test)> = [app::TESTS, kubectl::TESTS, network::TESTS, storage::TESTS].concat();
+    let shared: Vec<(&str, Test)> =
+        [app::TESTS, helm::TESTS, kubectl::TESTS, network::TESTS, python::TESTS, storage::TESTS].concat();
     let wanted = |name: &str| args.filter.as_deref().is_none_or(|f| name.contains(f));
     let runs = (args.ignored || args.include_ignored) && !args.list;
     let needs_shared = runs && shared.iter().any(|(name, _)| wanted(name));
@@ -45,7 +50,7 @@ fn main() {
         let run = move || test(cluster.as_deref().expect("made above, because a test wants it")).map_err(failed);
         trials.push(Trial::test(name, run).with_ignored_flag(true));
     }
-    for (name, test) in [lifecycle::TESTS, kill::TESTS].concat() {
+    for (name, test) in [lifecycle::TESTS, kill::TESTS, leader::TESTS, python::OWN_TESTS].concat() {
         trials.push(Trial::test(name, move || test().map_err(failed)).with_ignored_flag(true));
     }
     let conclusion = libtest_mimic::run(&args, trials);

@@ -286,6 +286,15 @@ pub fn update(service: &At<'_>, old: &Value, errors: &mut Errors) {
     if kept_type && !family.is_empty() && families.len() > 0 && families.index(0).text() != family {
         errors.invalid(&families.index(0).showing(families.value), "may not change once set");
     }
+    let checked = |kind: &str, policy: &str| kind == "LoadBalancer" && policy == "Local";
+    let was = checked(before["type"].as_str().unwrap_or(""), before["externalTrafficPolicy"].as_str().unwrap_or(""));
+    let port = spec.get("healthCheckNodePort");
+    if was
+        && checked(spec.get("type").text(), spec.get("externalTrafficPolicy").text())
+        && port.number().unwrap_or(0) != before["healthCheckNodePort"].as_i64().unwrap_or(0)
+    {
+        errors.forbidden(&port, "field is immutable");
+    }
     let class = spec.get("loadBalancerClass");
     let balanced = spec.get("type").text() == "LoadBalancer" && before["type"] == "LoadBalancer";
     if balanced && class.value != &before["loadBalancerClass"] {

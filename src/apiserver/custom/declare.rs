@@ -72,7 +72,11 @@ impl Declared {
     pub fn most_at(&self, path: &[String]) -> Option<u64> {
         let mut at = self;
         for step in &path[1..] {
-            // Keys are strings that nothing bounds but the request, so they are not found here.
+            // Upstream declares a map's keys as strings without a greatest length and reads that as 0: rules over keys,
+            // as Gateway API and Istio have them, cost next to nothing.
+            if step == "@keys" && matches!(at.shape, Shape::Map(_)) {
+                return Some(0);
+            }
             at = at.at(step)?;
         }
         Some(at.most)
