@@ -149,6 +149,8 @@ pub struct Resource {
     /// Group and version its objects are stored in; plural and group there name the place in the store.
     pub stored_group: Text,
     pub stored_version: Text,
+    /// The version that discovery's fingerprint of the storage is made of.
+    pub hashed_version: Text,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`.
     pub selectable_fields: Vec<Text>,
     pub status: StatusWrites,
@@ -312,6 +314,7 @@ fn parse_row(
         subresources: Vec::new(),
         stored_group: group.into(),
         stored_version: version.into(),
+        hashed_version: version.into(),
         selectable_fields: Vec::new(),
         status: match flags {
             f if f.contains('S') => StatusWrites::Separate,
@@ -337,7 +340,9 @@ fn parse_row(
                 let (group, version) = value.split_once('/').expect("store=GROUP/VERSION");
                 row.stored_group = if group == "-" { "".into() } else { group.into() };
                 row.stored_version = version.into();
+                row.hashed_version = version.into();
             }
+            "hashed" => row.hashed_version = value.into(),
             other => panic!("registry.table has no column {other}"),
         }
     }

@@ -111,7 +111,7 @@ fn resource_list(table: &Table, group: &str, version: &str) -> Value {
 fn storage_version_hash(served: &Served) -> String {
     use base64::Engine;
     let row = &served.row;
-    let digest = Sha256::digest(format!("{}/{}/{}", row.stored_group, row.stored_version, row.kind));
+    let digest = Sha256::digest(format!("{}/{}/{}", row.stored_group, row.hashed_version, row.kind));
     base64::engine::general_purpose::STANDARD.encode(&digest[..8])
 }
 
