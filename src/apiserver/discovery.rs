@@ -29,7 +29,7 @@ pub fn answer(core: &Core, path: &[&str], headers: &HeaderMap, query: &Query) ->
         return Ok(aggregated_answer(core, &table, path[0] == "api", headers));
     }
     let groups = || merged::groups(&table, &core.aggregation.backends(), Tie::Service);
-    let accept = Accept::of(headers, query)?;
+    let accept = Accept::without_form(headers, query)?;
     let tree = match path {
         ["api"] => json!({
             "kind": "APIVersions", "versions": ["v1"],

@@ -17,6 +17,13 @@ pub enum Encoding {
     Protobuf,
 }
 
+impl Encoding {
+    /// Whether the events of a watch can follow each other in it.
+    pub fn has_stream(self) -> bool {
+        self != Encoding::Yaml
+    }
+}
+
 /// The shape of what is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
@@ -74,6 +81,19 @@ impl Range<'_> {
         }
     }
 
+    /// Whether a route is found by it: the router knows whole names and the one pattern for everything.
+    fn is_routable(&self) -> bool {
+        self.media_type != "application/*" && self.encoding().is_some()
+    }
+
+    /// `stream` asks for something that only some encodings have.
+    fn has_stream(&self, encoding: Encoding) -> bool {
+        match self.parameter("stream") {
+            "" => true,
+            stream => encoding.has_stream() && stream == "watch",
+        }
+    }
+
     fn form(&self) -> Option<Form> {
         let meta = self.parameter("g") == "meta.k8s.io" && matches!(self.parameter("v"), "v1" | "v1beta1");
         match self.parameter("as") {
@@ -109,6 +129,11 @@ impl Accept {
         Self::among(headers, query, |_, form| form != Form::Table)
     }
 
+    /// As `of`, for documents that have no other form than their own.
+    pub fn without_form(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
+        Self::among(headers, query, |_, form| form == Form::Object)
+    }
+
     pub fn of(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
         Self::among(headers, query, has_form)
     }
@@ -120,16 +145,19 @@ impl Accept {
         if wanted.trim().is_empty() {
             return Ok(Self { pretty, gzip, ..Self::default() });
         }
+        if !ranges(wanted).iter().any(Range::is_routable) {
+            return Err(unroutable());
+        }
         for range in ranges(wanted) {
             if let (Some(encoding), Some(form)) = (range.encoding(), range.form())
                 && known(encoding, form)
+                && range.has_stream(encoding)
             {
                 let pretty = pretty || range.parameter("pretty") == "1";
                 return Ok(Self { encoding, form, pretty, gzip });
             }
         }
-        let readable = ranges(wanted).iter().any(|range| range.encoding().is_some());
-        Err(if readable { not_acceptable() } else { unroutable() })
+        Err(not_acceptable())
     }
 }
 
@@ -144,10 +172,23 @@ pub fn not_acceptable() -> Status {
     Status::new(406, "NotAcceptable", message)
 }
 
+/// A watch in an encoding that has no stream.
+pub fn not_streamable() -> Status {
+    let message = "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+    Status::new(406, "NotAcceptable", message)
+}
+
 /// No media type is known: upstream's router says so before anything else.
 pub fn unroutable() -> Status {
     let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf";
     Status::of_route(406, "NotAcceptable", message)
+}
+
+/// As `unroutable`, where the route may also be watched.
+pub fn unroutable_list() -> Status {
+    let unroutable = unroutable();
+    let streams = ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+    Status { message: unroutable.message.clone() + streams, ..unroutable }
 }
 
 /// Whether some entry of `Accept` asks for exactly this group, version and kind (`g`, `v`, `as`).
@@ -177,6 +218,11 @@ mod tests {
         assert_eq!(accept(metadata), Ok((Encoding::Protobuf, Form::MetadataList)));
         assert_eq!(accept("application/cbor, application/json;q=0.9, */*;q=0.1"), Ok((Encoding::Json, Form::Object)));
         assert_eq!(accept("text/html"), Err(406));
+        assert_eq!(accept("application/*"), Err(406));
+        assert_eq!(accept("application/*, application/yaml;q=0.1"), Ok((Encoding::Json, Form::Object)));
+        assert_eq!(accept("application/json;stream=watch"), Ok((Encoding::Json, Form::Object)));
+        assert_eq!(accept("application/json;stream=other"), Err(406));
+        assert_eq!(accept("application/yaml;stream=watch, */*"), Ok((Encoding::Json, Form::Object)));
         assert_eq!(accept("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io"), Err(406));
     }
 }

@@ -83,6 +83,12 @@ pub fn tree(accept: &Accept, code: u16, tree: &Value) -> Response<Body> {
     }
 }
 
+/// As upstream says that it cannot say anything in the encoding that was asked for.
+pub fn status_for_people(status: &Status) -> Response<Body> {
+    let text = serde_json::to_string_pretty(&status.to_json()).expect("a tree has string keys");
+    raw(status.code, "application/json", text)
+}
+
 pub fn status(accept: &Accept, status: &Status) -> Response<Body> {
     let mut response = tree(&Accept { form: Form::Object, gzip: false, ..*accept }, status.code, &status.to_json());
     let seconds = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);

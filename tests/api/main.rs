@@ -12,4 +12,5 @@ mod fairness;
 mod policies;
 mod replay;
 mod server;
+mod watch_socket;
 mod webhooks;

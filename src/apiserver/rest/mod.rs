@@ -21,6 +21,7 @@ pub mod special;
 pub mod update;
 pub mod watch;
 pub mod watch_frame;
+pub mod watch_socket;
 
 use std::sync::Arc;
 
