@@ -110,6 +110,10 @@ fn header(headers: &HeaderMap, name: http::HeaderName) -> &str {
     headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
 }
 
+pub fn unpacks_gzip(headers: &HeaderMap) -> bool {
+    header(headers, http::header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"))
+}
+
 /// Browsers and curl get indented answers, as upstream gives them.
 fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
     query.optional_flag("pretty").unwrap_or_else(|| {
@@ -140,7 +144,7 @@ impl Accept {
 
     fn among(headers: &HeaderMap, query: &Query, known: impl Fn(Encoding, Form) -> bool) -> Result<Self, Status> {
         let pretty = wants_pretty(headers, query);
-        let gzip = header(headers, http::header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"));
+        let gzip = unpacks_gzip(headers);
         let wanted = header(headers, http::header::ACCEPT);
         if wanted.trim().is_empty() {
             return Ok(Self { pretty, gzip, ..Self::default() });
@@ -191,12 +195,29 @@ pub fn unroutable_list() -> Status {
     Status { message: unroutable.message.clone() + streams, ..unroutable }
 }
 
-/// Whether some entry of `Accept` asks for exactly this group, version and kind (`g`, `v`, `as`).
-pub fn asks_for(headers: &HeaderMap, group: &str, version: &str, kind: &str) -> bool {
+/// Which of these media types the client likes best, where names and patterns are all that counts; the first when it
+/// does not say.
+pub fn preferred(headers: &HeaderMap, known: &[&str]) -> Option<usize> {
+    let wanted = header(headers, http::header::ACCEPT);
+    if wanted.is_empty() {
+        return Some(0);
+    }
+    let takes = |range: &Range<'_>, media: &str| {
+        let (Some((kind, subtype)), Some((of, sub))) = (range.media_type.split_once('/'), media.split_once('/')) else {
+            return false;
+        };
+        (kind == of || kind == "*") && (subtype == sub || subtype == "*")
+    };
+    ranges(wanted).iter().find_map(|range| known.iter().position(|media| takes(range, media)))
+}
+
+/// The encoding in which some entry of `Accept` asks for exactly this group, version and kind (`g`, `v`, `as`).
+pub fn asks_for(headers: &HeaderMap, group: &str, version: &str, kind: &str) -> Option<Encoding> {
     ranges(header(headers, http::header::ACCEPT))
         .iter()
-        .take_while(|r| r.encoding().is_some())
-        .any(|r| r.parameter("g") == group && r.parameter("v") == version && r.parameter("as") == kind)
+        .map_while(|r| Some((r.encoding()?, r)))
+        .find(|(_, r)| r.parameter("g") == group && r.parameter("v") == version && r.parameter("as") == kind)
+        .map(|(encoding, _)| encoding)
 }
 
 #[cfg(test)]
@@ -223,6 +244,14 @@ mod tests {
         assert_eq!(accept("application/json;stream=watch"), Ok((Encoding::Json, Form::Object)));
         assert_eq!(accept("application/json;stream=other"), Err(406));
         assert_eq!(accept("application/yaml;stream=watch, */*"), Ok((Encoding::Json, Form::Object)));
+        let preferred = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::ACCEPT, text.parse().expect("a header"));
+            preferred(&headers, &["application/json", "application/a+protobuf"])
+        };
+        assert_eq!(preferred("text/html, application/a+protobuf;q=0.5, */*;q=0.1"), Some(1));
+        assert_eq!(preferred("application/*"), Some(0));
+        assert_eq!(preferred("application/yaml"), None);
         assert_eq!(accept("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io"), Err(406));
     }
 }

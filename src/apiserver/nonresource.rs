@@ -49,17 +49,20 @@ pub async fn handle(
             let mut parts = parts.clone();
             aggregation::relay::handle(core, &owner, Passing::of(&mut parts, body::empty(), None), user).await
         }
-        ["openapi", rest @ ..] => openapi::answer(core, rest, &parts.headers, query).await,
+        ["openapi", ..] => {
+            let path = info.path.strip_prefix("/openapi/").unwrap_or_default();
+            openapi::answer(core, path, &parts.headers, query).await
+        }
         [] => Ok(root(core)),
         ["openid", ..] | [".well-known", ..] => Ok(published_keys(core, &info.path)),
         _ => Ok(reply::text(404, "404 page not found\n")),
     }
 }
 
-/// Upstream's health checks answer to everything, what lists resources to GET alone.
+/// Upstream's health checks and OpenAPI answer to everything, what lists resources to GET alone.
 fn check_method(method: &Method, segments: &[&str]) -> Result<(), Status> {
     let allowed = match segments {
-        ["healthz" | "livez" | "readyz", ..] => true,
+        ["healthz" | "livez" | "readyz" | "openapi", ..] => true,
         ["api" | "apis" | "version", ..] => method == Method::GET,
         _ => method == Method::GET || method == Method::HEAD,
     };

@@ -9,6 +9,7 @@ mod conversion;
 mod custom;
 mod edges;
 mod fairness;
+mod openapi;
 mod policies;
 mod replay;
 mod server;

@@ -4,6 +4,7 @@
 //! Called by: the API server, for clients that send or accept `application/vnd.kubernetes.protobuf`.
 //! Never: has code for one kind; only types with a wire form of their own (times, quantities, ...) are spelt out.
 
+pub(crate) mod put;
 mod read;
 #[cfg(test)]
 mod tests;
