@@ -78,7 +78,10 @@ pub fn from_json(of: Type, body: &[u8]) -> Result<Decoded, DecodeError> {
         Err(DecodeError::Syntax(_)) if std::str::from_utf8(body).is_err() => {
             from_json(of, String::from_utf8_lossy(body).as_bytes())
         }
-        Err(DecodeError::Syntax(_)) => Err(DecodeError::Syntax(syntax::explain(body))),
+        Err(DecodeError::Syntax(_)) => match syntax::without_lone_surrogates(body) {
+            Some(mended) => from_json(of, &mended),
+            None => Err(DecodeError::Syntax(syntax::explain(body))),
+        },
         // A body that is no JSON behind a sound start is no JSON, whatever its start says.
         read => reader.end().map_err(syntax).and(read),
     }

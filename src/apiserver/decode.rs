@@ -29,7 +29,19 @@ pub fn yaml<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     if flow_depth(body) > YAML_DEPTH_MAX {
         return Err(format!("exceeded max depth of {YAML_DEPTH_MAX}"));
     }
-    serde_yaml::from_slice(body).map_err(|e| e.to_string())
+    // Further documents are not read, as upstream does.
+    let first = serde_yaml::Deserializer::from_slice(body).next();
+    first.map_or_else(|| serde_yaml::from_str("null"), T::deserialize).map_err(|e| in_gos_words(&e))
+}
+
+/// `yaml: line 2: what is wrong`, without the place in the line and what was being read.
+fn in_gos_words(error: &serde_yaml::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(", while ").next().unwrap_or_default();
+    match (text.rsplit_once(" at line "), error.location()) {
+        (Some((what, _)), Some(place)) => format!("line {}: {what}", place.line()),
+        _ => text.into(),
+    }
 }
 
 fn flow_depth(body: &[u8]) -> usize {
@@ -111,6 +123,8 @@ fn unread(call_type: &str, body: &[u8], expected: &GroupVersionKind, error: &Dec
 
 /// Reads `body` as `of`, or as any JSON when the kind has no schema here.
 fn read(call_type: &str, body: &Bytes, of: Option<Type>) -> Result<Result<Decoded, DecodeError>, Status> {
+    // Go leaves what it reads `null` into as it is: empty.
+    let body = if of.is_some() && body.trim_ascii() == b"null" { &Bytes::from_static(b"{}") } else { body };
     Ok(match (call_type, of) {
         ("" | JSON, Some(of)) => decode::from_json(of, body),
         ("" | JSON, None) => decode::untyped_json(body),
