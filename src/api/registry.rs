@@ -161,6 +161,8 @@ pub struct Resource {
     pub dependents: Dependents,
     /// A write to `/status` leaves labels, annotations, finalizers and owners as they are.
     pub status_keeps_metadata: bool,
+    /// `/status` is never shown as a table.
+    pub status_has_no_table: bool,
     /// A deletion answers with the object, not with a `Status`.
     pub returns_deleted: bool,
 }
@@ -325,6 +327,7 @@ fn parse_row(
         create_on_update: flags.contains('c'),
         unconditional_update: !flags.contains('u'),
         status_keeps_metadata: flags.contains('m'),
+        status_has_no_table: flags.contains('t'),
         dependents: if flags.contains('o') { Dependents::Orphan } else { Dependents::Delete },
         returns_deleted: flags.contains('d'),
     };

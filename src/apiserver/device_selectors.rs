@@ -84,7 +84,10 @@ fn claim(path: &str, devices: &Value) -> Vec<FieldError> {
 
 fn selectors(path: &str, of: &Value) -> Vec<FieldError> {
     let said = items(&format!("{path}.selectors"), &of["selectors"]);
-    said.into_iter().filter(|(_, selector)| selector["cel"].is_object()).filter_map(|(path, s)| judge(&path, s)).collect()
+    said.into_iter()
+        .filter(|(_, selector)| selector["cel"].is_object())
+        .filter_map(|(path, s)| judge(&path, s))
+        .collect()
 }
 
 fn judge(path: &str, selector: &Value) -> Option<FieldError> {

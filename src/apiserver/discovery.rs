@@ -4,7 +4,6 @@
 //! Called by: paths outside the resources.
 //! Never: says anything that neither the catalog says nor another server about its own groups.
 
-
 use http::{HeaderMap, HeaderValue, Response, header};
 use minik_api::registry::api_version;
 use minik_api::{Status, registry};
@@ -135,7 +134,13 @@ fn resource(served: &Served) -> Value {
     tree
 }
 
-fn aggregated_answer(core: &Core, table: &Table, core_group: bool, headers: &HeaderMap, encoding: Encoding) -> Response<Body> {
+fn aggregated_answer(
+    core: &Core,
+    table: &Table,
+    core_group: bool,
+    headers: &HeaderMap,
+    encoding: Encoding,
+) -> Response<Body> {
     let groups = merged::groups(table, &core.aggregation.backends(), Tie::Group);
     let groups = groups.iter().filter(|g| g.name.is_empty() == core_group);
     let items: Vec<Value> = groups.map(|g| discovered_group(table, g)).collect();

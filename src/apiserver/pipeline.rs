@@ -166,7 +166,9 @@ async fn admitted(
     }
     let accept = match served.custom() {
         Some(_) => Accept::without_protobuf(&parts.headers, &query),
-        None if !served.row.is_stored() => Accept::without_table(&parts.headers, &query),
+        None if !served.row.is_stored() || (info.subresource == "status" && served.row.status_has_no_table) => {
+            Accept::without_table(&parts.headers, &query)
+        }
         None => accept,
     };
     let accept = accept.map_err(|status| match info.verb.as_str() {

@@ -149,7 +149,9 @@ pub fn object(call: &Call, code: u16, served: &Served, object: &Value) -> Respon
         }
         Form::Table => match table(served, &[object], &call.query) {
             Ok(mut answer) => {
-                answer["metadata"] = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let version = &object["metadata"]["resourceVersion"];
+                // A dry run has none.
+                answer["metadata"] = if version.is_null() { json!({}) } else { json!({"resourceVersion": version}) };
                 tree(&json_only(&call.accept), code, &answer)
             }
             Err(error) => status(&call.accept, &error),

@@ -36,7 +36,11 @@ fn data() -> Json {
 }
 
 fn environment() -> Environment {
-    Environment::default().with("self", self_type()).with("object", Type::Dyn).with_messages(Messages::Mutations).with_bindings()
+    Environment::default()
+        .with("self", self_type())
+        .with("object", Type::Dyn)
+        .with_messages(Messages::Mutations)
+        .with_bindings()
 }
 
 /// The value as text, or the error.

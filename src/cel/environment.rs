@@ -107,7 +107,8 @@ pub struct Program {
 impl Program {
     /// The message of an error is upstream's: each fault with the place it is at.
     pub fn compile(environment: &Environment, text: &str) -> Result<Program, String> {
-        let (mut tree, nodes) = parse::parse(text, environment.bindings).map_err(|fault| fault::display(text, &[fault]))?;
+        let (mut tree, nodes) =
+            parse::parse(text, environment.bindings).map_err(|fault| fault::display(text, &[fault]))?;
         let checked = check::check(environment, &mut tree, nodes).map_err(|faults| fault::display(text, &faults))?;
         let mut program = Program {
             text: text.into(),

@@ -4,8 +4,8 @@
 //! Called by: the compilation of a program.
 //! Never: checks types.
 
-use crate::environment::Bindings;
 use crate::ast::{Entry, Expr, Field, Item, Kind, Literal, Presence, Selection};
+use crate::environment::Bindings;
 use crate::fault::Fault;
 use crate::lex::{self, Token, Word};
 use crate::macros;

@@ -173,13 +173,7 @@ fn parameter(value: &Value) -> Branch {
 }
 
 static BODY_PARAMETER: Message = message(
-    &[
-        ("description", 1, Text),
-        ("name", 2, Text),
-        ("in", 3, Text),
-        ("required", 4, Flag),
-        ("schema", 5, One(&SCHEMA)),
-    ],
+    &[("description", 1, Text), ("name", 2, Text), ("in", 3, Text), ("required", 4, Flag), ("schema", 5, One(&SCHEMA))],
     6,
 );
 
@@ -215,20 +209,11 @@ macro_rules! primitive {
 static PRIMITIVE_ITEMS: Message = primitive!([], 1, 18);
 static HEADER: Message = primitive!([("description", 18, Text)], 1, 19);
 /// Also of parameters in the path.
-static HEADER_PARAMETER: Message = primitive!(
-    [("required", 1, Flag), ("in", 2, Text), ("description", 3, Text), ("name", 4, Text)],
-    5,
-    22
-);
+static HEADER_PARAMETER: Message =
+    primitive!([("required", 1, Flag), ("in", 2, Text), ("description", 3, Text), ("name", 4, Text)], 5, 22);
 /// Also of parameters in a form.
 static QUERY_PARAMETER: Message = primitive!(
-    [
-        ("required", 1, Flag),
-        ("in", 2, Text),
-        ("description", 3, Text),
-        ("name", 4, Text),
-        ("allowEmptyValue", 5, Flag)
-    ],
+    [("required", 1, Flag), ("in", 2, Text), ("description", 3, Text), ("name", 4, Text), ("allowEmptyValue", 5, Flag)],
     6,
     23
 );
@@ -303,7 +288,13 @@ static IMPLICIT_SECURITY: Message = message(
 );
 /// Also of the flow for applications.
 static PASSWORD_SECURITY: Message = message(
-    &[("type", 1, Text), ("flow", 2, Text), ("scopes", 3, One(&SCOPES)), ("tokenUrl", 4, Text), ("description", 5, Text)],
+    &[
+        ("type", 1, Text),
+        ("flow", 2, Text),
+        ("scopes", 3, One(&SCOPES)),
+        ("tokenUrl", 4, Text),
+        ("description", 5, Text),
+    ],
     6,
 );
 static ACCESS_CODE_SECURITY: Message = message(

@@ -31,12 +31,8 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         if role.value != &old["roleRef"] {
             // Declared upstream, on a type whose fields have no other names than Go's.
             let said = |field: &str| json!(role.get(field).text());
-            let shown = format!(
-                r#"{{"APIGroup":{},"Kind":{},"Name":{}}}"#,
-                said("apiGroup"),
-                said("kind"),
-                said("name")
-            );
+            let shown =
+                format!(r#"{{"APIGroup":{},"Kind":{},"Name":{}}}"#, said("apiGroup"), said("kind"), said("name"));
             errors.immutable_by_declaration(&role, shown);
         }
     }

@@ -79,7 +79,9 @@ pub fn asked(headers: &HeaderMap) -> Option<Protocol> {
     if offered.is_empty() {
         return Some(Protocol::Plain);
     }
-    [Protocol::Binary, Protocol::Base64].into_iter().find(|known| offered.iter().any(|o| Some(o.as_str()) == known.name()))
+    [Protocol::Binary, Protocol::Base64]
+        .into_iter()
+        .find(|known| offered.iter().any(|o| Some(o.as_str()) == known.name()))
 }
 
 /// Accepts the WebSocket and hands on the body, a message a piece, until one of both ends.

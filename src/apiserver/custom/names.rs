@@ -110,6 +110,7 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
         create_on_update: false,
         unconditional_update: false,
         status_keeps_metadata: true,
+        status_has_no_table: false,
         dependents: Dependents::Delete,
         returns_deleted: false,
     };

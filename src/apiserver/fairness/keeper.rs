@@ -79,9 +79,7 @@ async fn settle(core: &Arc<Core>, levels: &Known, schemas: &Known) {
         let outcome = match plan(known.get(&name).map(Arc::as_ref), &wanted) {
             Step::Keep => Ok(Value::Null),
             Step::Create => core.call(Method::POST, &format!("{path}?{PRODUCER}"), Some(&wanted)).await,
-            Step::Update(mended) => {
-                core.call(Method::PUT, &format!("{path}/{name}?{PRODUCER}"), Some(&mended)).await
-            }
+            Step::Update(mended) => core.call(Method::PUT, &format!("{path}/{name}?{PRODUCER}"), Some(&mended)).await,
         };
         told(outcome, &name);
     }

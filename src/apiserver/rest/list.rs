@@ -162,7 +162,7 @@ pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Statu
             let items = selected.entries.iter().map(|e| item(served, &e.value)).collect();
             Ok(joined(call, &served.row.list_kind, &served.row.api_version(), selected, items))
         }
-        Form::MetadataList if plain => {
+        Form::MetadataList if plain && !selected.entries.is_empty() => {
             let items = selected.entries.iter().map(|e| Item {
                 open: METADATA_ITEM,
                 rest: stored::metadata_of(&e.value),
@@ -195,9 +195,10 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
         Form::MetadataList => (
             "PartialObjectMetadataList".into(),
             "meta.k8s.io/v1".into(),
-            items.iter().map(reply::metadata_only).collect(),
+            // None at all are no list, as upstream writes it.
+            if items.is_empty() { Value::Null } else { items.iter().map(reply::metadata_only).collect() },
         ),
-        _ => (served.row.list_kind.clone(), served.row.api_version(), items),
+        _ => (served.row.list_kind.clone(), served.row.api_version(), items.into()),
     };
     let list = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
     Ok(reply::tree(accept, 200, &list))
