@@ -457,7 +457,8 @@ pub(crate) fn place_field(map: &mut Map<String, Value>, field: Field, value: Val
     } else if field.shape().is_struct() {
         field.omits_zero() && value == zero(field.shape())
     } else {
-        field.omits_empty() && is_empty(&value)
+        // A client clears the managers with a list of none; everywhere else that is as good as no list.
+        field.omits_empty() && is_empty(&value) && !(field.name() == "managedFields" && value.is_array())
     };
     if omitted {
         map.remove(field.name());

@@ -516,8 +516,8 @@ mod tests {
                 let names: Vec<&str> = fields(raw.bytes()).into_iter().map(|(_, raw)| raw.text()).collect();
                 if let [one] = names[..] { one.into() } else { json!(names) }
             }
-            (Items, raw) => read(&SCHEMA, inner().1.bytes()),
-            (SchemaOrFlag, raw) => match inner() {
+            (Items, _) => read(&SCHEMA, inner().1.bytes()),
+            (SchemaOrFlag, _) => match inner() {
                 (2, Raw::Number(n)) => (n == 1).into(),
                 (_, raw) => read(&SCHEMA, raw.bytes()),
             },
