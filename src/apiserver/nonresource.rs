@@ -14,14 +14,13 @@ use crate::aggregation::merged::{self, Tie};
 use crate::aggregation::relay::Passing;
 use crate::authn::UserInfo;
 use crate::body::Body;
-use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::route::RequestInfo;
 use crate::server::Core;
 use crate::{aggregation, body, discovery, health, openapi, reply};
 
 /// The text format of Prometheus.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 pub async fn handle(
     core: &Arc<Core>,
@@ -35,9 +34,7 @@ pub async fn handle(
     check_method(&parts.method, &segments)?;
     match segments.as_slice() {
         ["healthz" | "livez" | "readyz", check @ ..] => Ok(health::answer(core, segments[0], check, query)),
-        ["version"] => {
-            Ok(reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &version(&core.config.git_version)))
-        }
+        ["version"] => Ok(reply::for_people(200, &version(&core.config.git_version))),
         ["metrics", "slis"] => Ok(reply::raw(200, METRICS, health::metrics(core))),
         ["metrics"] => {
             let own = core.metrics.text(&stored(core)) + &core.fairness.metrics();
@@ -127,5 +124,5 @@ fn root(core: &Core) -> Response<Body> {
     paths.extend(rest.map(String::from));
     paths.sort();
     paths.dedup();
-    reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &json!({"paths": paths}))
+    reply::for_people(200, &json!({"paths": paths}))
 }

@@ -72,7 +72,7 @@ fn index(core: &Core) -> Response<Body> {
     let mut further: Vec<(String, String)> = custom.collect();
     further.extend(others::index(core));
     // As upstream says it, though it is JSON.
-    reply::text(200, openapi::index(&further))
+    reply::raw(200, reply::PLAIN_TEXT, openapi::index(&further))
 }
 
 fn url(path: &str, hash: &str) -> String {

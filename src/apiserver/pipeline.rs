@@ -76,7 +76,7 @@ async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Respo
 fn refused(accept: &Result<Accept, Status>, status: &Status) -> Response<Body> {
     match accept {
         Ok(accept) => reply::status(accept, status),
-        Err(_) => reply::status_for_people(status),
+        Err(_) => reply::for_people(status.code, &status.to_json()),
     }
 }
 

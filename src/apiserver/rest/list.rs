@@ -226,7 +226,7 @@ fn joined(call: &Call, kind: &str, api_version: &str, selected: &Selected, items
     let head = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
     let commas = items.len().saturating_sub(1);
     let length: usize = items.iter().map(|i| i.open.len() + i.rest.len() + i.close.len()).sum();
-    let length = head.len() + length + commas + 2;
+    let length = head.len() + length + commas + 3;
     let mut chunks = chunks(head, items);
     if length <= CHUNK_BYTES || call.accept.gzip {
         let mut all = BytesMut::with_capacity(length);
@@ -253,7 +253,7 @@ fn chunks(head: String, items: Vec<Item>) -> impl Iterator<Item = Bytes> {
         while pending.len() < CHUNK_BYTES {
             let Some(item) = items.next() else {
                 ended = true;
-                pending.put_slice(b"]}");
+                pending.put_slice(b"]}\n");
                 break;
             };
             if !std::mem::take(&mut first) {
