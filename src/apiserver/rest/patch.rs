@@ -218,6 +218,9 @@ fn applied_configuration(call: &Call, options: &WriteOptions) -> Result<Value, S
         }
     }
     // What the schema does not know, apply itself refuses, whatever the client wants validated.
-    reread(call, &kind, tree.clone(), FieldValidation::Ignore)?;
+    if let Err(status) = reread(call, &kind, tree.clone(), FieldValidation::Ignore) {
+        apply::check(&tree, structure(call))?;
+        return Err(status);
+    }
     Ok(tree)
 }
