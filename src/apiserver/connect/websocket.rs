@@ -92,6 +92,11 @@ pub fn tell(
     protocol: Protocol,
     body: Body,
 ) -> Response<Body> {
+    speak(core, client, messages(protocol, body));
+    accepted(headers, protocol.name().map(HeaderValue::from_static).as_ref())
+}
+
+fn messages(protocol: Protocol, body: Body) -> impl Stream<Item = Message> + Send + 'static {
     // As upstream's: a first empty message tells the client that the stream is open.
     let hello = futures::stream::iter([protocol.message(&[])]);
     let pieces = futures::stream::unfold(body, move |mut body| async move {
@@ -101,8 +106,7 @@ pub fn tell(
             }
         }
     });
-    speak(core, client, hello.chain(pieces));
-    accepted(headers, protocol.name().map(HeaderValue::from_static).as_ref())
+    hello.chain(pieces)
 }
 
 /// Sends the messages once the connection is a WebSocket, then says goodbye; ends with its client or with the server.
@@ -167,6 +171,12 @@ mod tests {
         assert_eq!(asked(&HeaderMap::new()), None);
         assert_eq!(Protocol::Base64.message(b"hi"), Message::text("aGk="));
         assert_eq!(Protocol::Binary.message(b"hi"), Message::binary(b"hi".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_body_follows_an_empty_message() {
+        let told: Vec<Message> = messages(Protocol::Base64, body::full("hi")).collect().await;
+        assert_eq!(told, [Message::text(""), Message::text("aGk=")]);
     }
 
     #[tokio::test]
