@@ -78,7 +78,10 @@ pub fn from_json(of: Type, body: &[u8]) -> Result<Decoded, DecodeError> {
         Err(DecodeError::Syntax(_)) if std::str::from_utf8(body).is_err() => {
             from_json(of, String::from_utf8_lossy(body).as_bytes())
         }
-        Err(DecodeError::Syntax(_)) => Err(DecodeError::Syntax(syntax::explain(body))),
+        Err(DecodeError::Syntax(_)) => match syntax::without_lone_surrogates(body) {
+            Some(mended) => from_json(of, &mended),
+            None => Err(DecodeError::Syntax(syntax::explain(body))),
+        },
         // A body that is no JSON behind a sound start is no JSON, whatever its start says.
         read => reader.end().map_err(syntax).and(read),
     }
@@ -454,7 +457,8 @@ pub(crate) fn place_field(map: &mut Map<String, Value>, field: Field, value: Val
     } else if field.shape().is_struct() {
         field.omits_zero() && value == zero(field.shape())
     } else {
-        field.omits_empty() && is_empty(&value)
+        // A client clears the managers with a list of none; everywhere else that is as good as no list.
+        field.omits_empty() && is_empty(&value) && !(field.name() == "managedFields" && value.is_array())
     };
     if omitted {
         map.remove(field.name());

@@ -8,6 +8,7 @@
 mod custom;
 mod operations;
 mod paths;
+mod protobuf;
 mod schemas;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::sync::OnceLock;
 
 pub use custom::{CustomKind, add_custom, custom_document, custom_hash};
 pub use paths::{Body, Paths};
+pub use protobuf::protobuf_v2;
 pub use schemas::Schemas;
 pub use v2::document_v2;
 

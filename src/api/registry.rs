@@ -149,6 +149,8 @@ pub struct Resource {
     /// Group and version its objects are stored in; plural and group there name the place in the store.
     pub stored_group: Text,
     pub stored_version: Text,
+    /// The version that discovery's fingerprint of the storage is made of.
+    pub hashed_version: Text,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`.
     pub selectable_fields: Vec<Text>,
     pub status: StatusWrites,
@@ -159,6 +161,8 @@ pub struct Resource {
     pub dependents: Dependents,
     /// A write to `/status` leaves labels, annotations, finalizers and owners as they are.
     pub status_keeps_metadata: bool,
+    /// `/status` is never shown as a table.
+    pub status_has_no_table: bool,
     /// A deletion answers with the object, not with a `Status`.
     pub returns_deleted: bool,
 }
@@ -312,6 +316,7 @@ fn parse_row(
         subresources: Vec::new(),
         stored_group: group.into(),
         stored_version: version.into(),
+        hashed_version: version.into(),
         selectable_fields: Vec::new(),
         status: match flags {
             f if f.contains('S') => StatusWrites::Separate,
@@ -322,6 +327,7 @@ fn parse_row(
         create_on_update: flags.contains('c'),
         unconditional_update: !flags.contains('u'),
         status_keeps_metadata: flags.contains('m'),
+        status_has_no_table: flags.contains('t'),
         dependents: if flags.contains('o') { Dependents::Orphan } else { Dependents::Delete },
         returns_deleted: flags.contains('d'),
     };
@@ -337,7 +343,9 @@ fn parse_row(
                 let (group, version) = value.split_once('/').expect("store=GROUP/VERSION");
                 row.stored_group = if group == "-" { "".into() } else { group.into() };
                 row.stored_version = version.into();
+                row.hashed_version = version.into();
             }
+            "hashed" => row.hashed_version = value.into(),
             other => panic!("registry.table has no column {other}"),
         }
     }

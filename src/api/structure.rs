@@ -105,6 +105,18 @@ impl<'a> Structure<'a> {
     }
 
     /// Whether server-side apply takes this object or map as a whole.
+    /// Whether only a number can stand here.
+    pub fn is_numeric(&self) -> bool {
+        match self {
+            Structure::Builtin(Form::Int32 | Form::Int64 | Form::Float64, _) => true,
+            Structure::Custom(schema) => {
+                matches!(schema["type"].as_str(), Some("integer" | "number"))
+                    && schema["x-kubernetes-int-or-string"] != true
+            }
+            _ => false,
+        }
+    }
+
     pub fn is_atomic_map(&self) -> bool {
         match self {
             Structure::Builtin(Form::Object(t), None) => t.is_atomic(),

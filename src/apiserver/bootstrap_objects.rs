@@ -8,15 +8,19 @@
 use std::sync::Arc;
 
 use http::Method;
-use minik_api::{Status, resources};
+use minik_api::{Status, object, resources};
 use serde_json::{Value, json};
 
+use crate::call::now;
 use crate::objects::Loopback;
 use crate::server::Core;
 use crate::services::Network;
 use crate::{aggregation, bootstrap};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+/// Upstream's name for whoever says that the first ServiceCIDR is ready.
+const CIDR_MANAGER: &str = "kubernetes-service-cidr-controller";
 const HTTPS_PORT: u16 = 443;
 
 pub async fn ensure(core: &Arc<Core>) -> Result<(), Status> {
@@ -27,8 +31,7 @@ pub async fn ensure(core: &Arc<Core>) -> Result<(), Status> {
     let authentication = bootstrap::authentication_settings(client_ca, core.config.front_proxy_ca.as_deref());
     let policy = bootstrap::ensure(core.objects.as_ref(), core, authentication);
     futures::future::try_join(policy, aggregation::register(core)).await?;
-    let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [core.config.service_cidr]}});
-    create(core, "/apis/networking.k8s.io/v1/servicecidrs", cidr).await?;
+    service_cidr(core).await?;
     kubernetes_service(core).await
 }
 
@@ -41,6 +44,27 @@ async fn create(core: &Arc<Core>, path: &str, body: Value) -> Result<(), Status>
     }
 }
 
+/// The network that Services get their addresses from. This server uses it from the start, so it says itself that it
+/// is ready, unless somebody has said otherwise.
+async fn service_cidr(core: &Arc<Core>) -> Result<(), Status> {
+    let cidrs = json!([core.config.service_cidr]);
+    create(core, CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}})).await?;
+    let Some(known) = core.objects.get(resources::SERVICECIDRS, "", "kubernetes") else { return Ok(()) };
+    let conditions = known["status"]["conditions"].as_array();
+    let said = conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] != "Unknown");
+    if said || object::is_deleting(&known) || known["spec"]["cidrs"] != cidrs {
+        return Ok(());
+    }
+    let ready = json!({
+        "kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1", "metadata": {"name": "kubernetes"},
+        "status": {"conditions": [{
+            "type": "Ready", "status": "True", "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": now(),
+        }]},
+    });
+    core.apply(&format!("{CIDRS}/kubernetes/status"), CIDR_MANAGER, &ready).await.map(drop)
+}
+
 /// The Service by which pods find this server. There is one API server, so its address is the only endpoint.
 async fn kubernetes_service(core: &Arc<Core>) -> Result<(), Status> {
     let Some(network) = Network::parse(&core.config.service_cidr) else {
@@ -50,7 +74,8 @@ async fn kubernetes_service(core: &Arc<Core>) -> Result<(), Status> {
     let service = json!({
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {
-            "clusterIP": network.nth(1).to_string(), "sessionAffinity": "None", "type": "ClusterIP",
+            "clusterIP": network.nth(1).to_string(), "ipFamilyPolicy": "SingleStack",
+            "sessionAffinity": "None", "type": "ClusterIP",
             "ports": [{"name": "https", "protocol": "TCP", "port": HTTPS_PORT, "targetPort": port}],
         },
     });

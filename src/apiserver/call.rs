@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use minik_api::registry::GroupVersionKind;
 use minik_api::wire::time;
@@ -31,6 +32,8 @@ pub struct Call {
     pub body: Bytes,
     pub served: Arc<Served>,
     pub warnings: Mutex<Vec<String>>,
+    /// The connection, for who makes it another protocol's.
+    pub upgrade: Mutex<Option<OnUpgrade>>,
     /// What the audit log is told of this request.
     pub trail: Option<Arc<Trail>>,
 }

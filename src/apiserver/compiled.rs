@@ -1,4 +1,5 @@
-//! Validation that compiles expressions: the rules of definitions, the expressions of policies and webhooks.
+//! Validation that compiles expressions: the rules of definitions, the expressions of policies and
+//! webhooks, the selectors of devices.
 //!
 //! Owns: which kinds have expressions.
 //! Called by: creates and updates, after the plain validation of the kind.
@@ -8,7 +9,7 @@ use minik_api::FieldError;
 use minik_api::registry::GroupVersionKind;
 use serde_json::Value;
 
-use crate::{admission, custom};
+use crate::{admission, custom, device_selectors};
 
 /// What is wrong with the expressions of `new`. What `old` had already is not judged anew.
 pub fn faults(kind: &GroupVersionKind, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -18,6 +19,7 @@ pub fn faults(kind: &GroupVersionKind, new: &Value, old: Option<&Value>) -> Vec<
             admission::webhook_faults(new, old)
         }
         ("admissionregistration.k8s.io", kind) => admission::policy_faults(kind, new, old),
+        ("resource.k8s.io", kind) => device_selectors::faults(kind, new, old),
         _ => Vec::new(),
     }
 }

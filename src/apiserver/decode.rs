@@ -29,7 +29,19 @@ pub fn yaml<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     if flow_depth(body) > YAML_DEPTH_MAX {
         return Err(format!("exceeded max depth of {YAML_DEPTH_MAX}"));
     }
-    serde_yaml::from_slice(body).map_err(|e| e.to_string())
+    // Further documents are not read, as upstream does.
+    let first = serde_yaml::Deserializer::from_slice(body).next();
+    first.map_or_else(|| serde_yaml::from_str("null"), T::deserialize).map_err(|e| in_gos_words(&e))
+}
+
+/// `yaml: line 2: what is wrong`, without the place in the line and what was being read.
+fn in_gos_words(error: &serde_yaml::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(", while ").next().unwrap_or_default();
+    match (text.rsplit_once(" at line "), error.location()) {
+        (Some((what, _)), Some(place)) => format!("line {}: {what}", place.line()),
+        _ => text.into(),
+    }
 }
 
 fn flow_depth(body: &[u8]) -> usize {
@@ -111,12 +123,18 @@ fn unread(call_type: &str, body: &[u8], expected: &GroupVersionKind, error: &Dec
 
 /// Reads `body` as `of`, or as any JSON when the kind has no schema here.
 fn read(call_type: &str, body: &Bytes, of: Option<Type>) -> Result<Result<Decoded, DecodeError>, Status> {
+    // Go leaves what it reads `null` into as it is: empty.
+    let body = if of.is_some() && body.trim_ascii() == b"null" { &Bytes::from_static(b"{}") } else { body };
     Ok(match (call_type, of) {
         ("" | JSON, Some(of)) => decode::from_json(of, body),
         ("" | JSON, None) => decode::untyped_json(body),
         (YAML, _) => yaml::<Value>(body)
             .map_err(|e| DecodeError::Syntax(format!("yaml: {e}")))
-            .and_then(|tree| read_tree(of, tree)),
+            .and_then(|tree| read_tree(of, tree))
+            .map(|mut decoded| {
+                decoded.strict.extend(repeated_key(body));
+                decoded
+            }),
         (protobuf::CONTENT_TYPE, Some(_)) => {
             protobuf::decode(body).map_err(|e| DecodeError::Syntax(e.to_string())).and_then(|tree| read_tree(of, tree))
         }
@@ -222,4 +240,54 @@ pub fn check_namespace(tree: &mut Value, namespace: &str) -> Result<(), Status> 
     }
     metadata.insert("namespace".into(), namespace.into());
     Ok(())
+}
+
+/// A key that stands twice in one mapping, in the words of Go's YAML.
+pub fn repeated_key(body: &[u8]) -> Option<String> {
+    let error = serde_yaml::from_slice::<serde_yaml::Value>(body).err()?;
+    let said = error.to_string();
+    let (_, rest) = said.split_once("duplicate entry with key \"")?;
+    let (key, _) = rest.split_once('"')?;
+    let text = String::from_utf8_lossy(body);
+    let line = second_line(&text, key).or(error.location().map(|l| l.line())).unwrap_or(1);
+    Some(format!("yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map"))
+}
+
+/// The line on which `key` stands for the second time at one depth.
+fn second_line(text: &str, key: &str) -> Option<usize> {
+    let mut seen: Vec<usize> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let content = line.trim_start();
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        let item = content.trim_start_matches("- ").trim_start();
+        // An element of a list begins a mapping of its own.
+        let depth = line.len() - item.len();
+        seen.retain(|d| *d < depth || (*d == depth && item.len() == content.len()));
+        let named = item.trim_start_matches(['"', '\'']).strip_prefix(key);
+        if !named.is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':')) {
+            continue;
+        }
+        if seen.contains(&depth) {
+            return Some(index + 1);
+        }
+        seen.push(depth);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_key_is_found_with_its_line() {
+        let text = "\na: 1\nspec:\n  foo: x\n  list:\n  - foo: y\n  - foo: z\n  foo: w\n";
+        assert_eq!(
+            repeated_key(text.as_bytes()).as_deref(),
+            Some("yaml: unmarshal errors:\n  line 8: key \"foo\" already set in map")
+        );
+        assert_eq!(repeated_key(b"a: 1\nb:\n  a: 1\n"), None);
+    }
 }

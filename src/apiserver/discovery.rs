@@ -4,8 +4,6 @@
 //! Called by: paths outside the resources.
 //! Never: says anything that neither the catalog says nor another server about its own groups.
 
-use std::fmt::Write;
-
 use http::{HeaderMap, HeaderValue, Response, header};
 use minik_api::registry::api_version;
 use minik_api::{Status, registry};
@@ -15,21 +13,24 @@ use sha2::{Digest, Sha256, Sha512};
 use crate::aggregation::merged::{self, Group, Tie, Version};
 use crate::body::Body;
 use crate::catalog::{Served, Table};
-use crate::negotiate::{Accept, asks_for};
+use crate::negotiate::{Accept, Encoding, asks_for};
 use crate::query::Query;
 use crate::reply;
 use crate::server::Core;
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// What follows the media type of the aggregated form.
+const AGGREGATED: &str = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 pub fn answer(core: &Core, path: &[&str], headers: &HeaderMap, query: &Query) -> Result<Response<Body>, Status> {
     let table = core.catalog.now();
     let aggregated = asks_for(headers, "apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList");
-    if aggregated && path.len() == 1 {
-        return Ok(aggregated_answer(core, &table, path[0] == "api", headers));
+    if let Some(encoding) = aggregated
+        && path.len() == 1
+    {
+        return Ok(aggregated_answer(core, &table, path[0] == "api", headers, encoding));
     }
     let groups = || merged::groups(&table, &core.aggregation.backends(), Tie::Service);
-    let accept = Accept::of(headers, query)?;
+    let accept = Accept::without_form(headers, query)?;
     let tree = match path {
         ["api"] => json!({
             "kind": "APIVersions", "versions": ["v1"],
@@ -111,7 +112,7 @@ fn resource_list(table: &Table, group: &str, version: &str) -> Value {
 fn storage_version_hash(served: &Served) -> String {
     use base64::Engine;
     let row = &served.row;
-    let digest = Sha256::digest(format!("{}/{}/{}", row.stored_group, row.stored_version, row.kind));
+    let digest = Sha256::digest(format!("{}/{}/{}", row.stored_group, row.hashed_version, row.kind));
     base64::engine::general_purpose::STANDARD.encode(&digest[..8])
 }
 
@@ -133,20 +134,30 @@ fn resource(served: &Served) -> Value {
     tree
 }
 
-fn aggregated_answer(core: &Core, table: &Table, core_group: bool, headers: &HeaderMap) -> Response<Body> {
+fn aggregated_answer(
+    core: &Core,
+    table: &Table,
+    core_group: bool,
+    headers: &HeaderMap,
+    encoding: Encoding,
+) -> Response<Body> {
     let groups = merged::groups(table, &core.aggregation.backends(), Tie::Group);
     let groups = groups.iter().filter(|g| g.name.is_empty() == core_group);
     let items: Vec<Value> = groups.map(|g| discovered_group(table, g)).collect();
     let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
-    let bytes = crate::stored::to_json(&list);
-    let mut tag = String::from("\"");
-    for byte in Sha512::digest(&bytes) {
-        let _ = write!(tag, "{byte:02X}");
-    }
-    tag.push('"');
+    // Of the JSON for every encoding: `Vary` tells them apart.
+    let tag = format!("\"{}\"", hex::encode_upper(Sha512::digest(crate::stored::to_json(&list))));
     let seen = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let mut response = if seen == tag { reply::raw(304, AGGREGATED, "") } else { reply::raw(200, AGGREGATED, bytes) };
+    let mut response = match seen == tag {
+        true => reply::raw(304, "application/json", ""),
+        false => reply::tree(&Accept { encoding, ..Accept::default() }, 200, &list),
+    };
     let headers = response.headers_mut();
+    if let Some(Ok(media)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str)
+        && let Ok(media) = HeaderValue::from_str(&format!("{media}{AGGREGATED}"))
+    {
+        headers.insert(header::CONTENT_TYPE, media);
+    }
     headers.insert(header::ETAG, HeaderValue::from_str(&tag).expect("hexadecimal digits"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
     headers.append(header::VARY, HeaderValue::from_static("Accept"));

@@ -90,7 +90,7 @@ pub fn answer(core: &Core, path: &str, check: &[&str], query: &Query) -> Respons
         let wanted = check.join("/");
         return match all.iter().find(|c| c.name == wanted) {
             None => reply::text(404, "404 page not found\n"),
-            Some(Check { failure: None, .. }) => reply::text(200, "ok"),
+            Some(Check { failure: None, .. }) => reply::raw(200, reply::PLAIN_TEXT, "ok"),
             Some(Check { failure: Some(why), .. }) => reply::text(500, format!("internal server error: {why}\n")),
         };
     }

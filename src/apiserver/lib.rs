@@ -21,6 +21,7 @@ mod connect;
 mod custom;
 mod decode;
 mod definitions;
+mod device_selectors;
 mod discovery;
 mod expiry;
 pub mod fairness;

@@ -29,31 +29,51 @@ impl Loopback for SelfCall {
         let core = self.0.upgrade().ok_or_else(|| Status::internal("the server has stopped"))?;
         core.call(method, path, content).await
     }
+
+    async fn apply(&self, path: &str, manager: &str, content: &Value) -> Result<Value, Status> {
+        let core = self.0.upgrade().ok_or_else(|| Status::internal("the server has stopped"))?;
+        core.apply(path, manager, content).await
+    }
 }
 
 #[async_trait]
 impl Loopback for Arc<Core> {
     async fn call(&self, method: Method, path: &str, content: Option<&Value>) -> Result<Value, Status> {
         let media = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
-        let bytes = content.map(|c| c.to_string()).unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::CONTENT_TYPE, media)
-            .header(header::USER_AGENT, "kube-apiserver")
-            .extension(Arc::new(UserInfo::api_server()))
-            .body(body::full(bytes))
-            .map_err(|e| Status::internal(format!("the path {path:?} is none: {e}")))?;
-        let response = pipeline::handle(self, request, &Peer::default()).await;
-        let code = response.status().as_u16();
-        let bytes = body::read_all(response.into_body()).await?;
-        let tree: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if code < 400 {
-            return Ok(tree);
-        }
-        Err(serde_json::from_value(tree)
-            .unwrap_or_else(|_| Status::new(code, "", String::from_utf8_lossy(&bytes).into_owned())))
+        send(self, method, path, media, content).await
     }
+
+    async fn apply(&self, path: &str, manager: &str, content: &Value) -> Result<Value, Status> {
+        let path = format!("{path}?fieldManager={manager}&force=true");
+        send(self, Method::PATCH, &path, "application/apply-patch+yaml", Some(content)).await
+    }
+}
+
+async fn send(
+    core: &Arc<Core>,
+    method: Method,
+    path: &str,
+    media: &str,
+    content: Option<&Value>,
+) -> Result<Value, Status> {
+    let bytes = content.map(|c| c.to_string()).unwrap_or_default();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, media)
+        .header(header::USER_AGENT, "kube-apiserver")
+        .extension(Arc::new(UserInfo::api_server()))
+        .body(body::full(bytes))
+        .map_err(|e| Status::internal(format!("the path {path:?} is none: {e}")))?;
+    let response = pipeline::handle(core, request, &Peer::default()).await;
+    let code = response.status().as_u16();
+    let bytes = body::read_all(response.into_body()).await?;
+    let tree: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    if code < 400 {
+        return Ok(tree);
+    }
+    Err(serde_json::from_value(tree)
+        .unwrap_or_else(|_| Status::new(code, "", String::from_utf8_lossy(&bytes).into_owned())))
 }
 
 /// What is stored, for those who must not hold the whole server.

@@ -17,6 +17,13 @@ pub enum Encoding {
     Protobuf,
 }
 
+impl Encoding {
+    /// Whether the events of a watch can follow each other in it.
+    pub fn has_stream(self) -> bool {
+        self != Encoding::Yaml
+    }
+}
+
 /// The shape of what is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
@@ -74,6 +81,19 @@ impl Range<'_> {
         }
     }
 
+    /// Whether a route is found by it: the router knows whole names and the one pattern for everything.
+    fn is_routable(&self) -> bool {
+        self.media_type != "application/*" && self.encoding().is_some()
+    }
+
+    /// `stream` asks for something that only some encodings have.
+    fn has_stream(&self, encoding: Encoding) -> bool {
+        match self.parameter("stream") {
+            "" => true,
+            stream => encoding.has_stream() && stream == "watch",
+        }
+    }
+
     fn form(&self) -> Option<Form> {
         let meta = self.parameter("g") == "meta.k8s.io" && matches!(self.parameter("v"), "v1" | "v1beta1");
         match self.parameter("as") {
@@ -88,6 +108,10 @@ impl Range<'_> {
 
 fn header(headers: &HeaderMap, name: http::HeaderName) -> &str {
     headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
+}
+
+pub fn unpacks_gzip(headers: &HeaderMap) -> bool {
+    header(headers, http::header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"))
 }
 
 /// Browsers and curl get indented answers, as upstream gives them.
@@ -109,27 +133,35 @@ impl Accept {
         Self::among(headers, query, |_, form| form != Form::Table)
     }
 
+    /// As `of`, for documents that have no other form than their own.
+    pub fn without_form(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
+        Self::among(headers, query, |_, form| form == Form::Object)
+    }
+
     pub fn of(headers: &HeaderMap, query: &Query) -> Result<Self, Status> {
         Self::among(headers, query, has_form)
     }
 
     fn among(headers: &HeaderMap, query: &Query, known: impl Fn(Encoding, Form) -> bool) -> Result<Self, Status> {
         let pretty = wants_pretty(headers, query);
-        let gzip = header(headers, http::header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"));
+        let gzip = unpacks_gzip(headers);
         let wanted = header(headers, http::header::ACCEPT);
         if wanted.trim().is_empty() {
             return Ok(Self { pretty, gzip, ..Self::default() });
         }
+        if !ranges(wanted).iter().any(Range::is_routable) {
+            return Err(unroutable());
+        }
         for range in ranges(wanted) {
             if let (Some(encoding), Some(form)) = (range.encoding(), range.form())
                 && known(encoding, form)
+                && range.has_stream(encoding)
             {
                 let pretty = pretty || range.parameter("pretty") == "1";
                 return Ok(Self { encoding, form, pretty, gzip });
             }
         }
-        let readable = ranges(wanted).iter().any(|range| range.encoding().is_some());
-        Err(if readable { not_acceptable() } else { unroutable() })
+        Err(not_acceptable())
     }
 }
 
@@ -144,18 +176,48 @@ pub fn not_acceptable() -> Status {
     Status::new(406, "NotAcceptable", message)
 }
 
+/// A watch in an encoding that has no stream.
+pub fn not_streamable() -> Status {
+    let message = "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+    Status::new(406, "NotAcceptable", message)
+}
+
 /// No media type is known: upstream's router says so before anything else.
 pub fn unroutable() -> Status {
     let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf";
     Status::of_route(406, "NotAcceptable", message)
 }
 
-/// Whether some entry of `Accept` asks for exactly this group, version and kind (`g`, `v`, `as`).
-pub fn asks_for(headers: &HeaderMap, group: &str, version: &str, kind: &str) -> bool {
+/// As `unroutable`, where the route may also be watched.
+pub fn unroutable_list() -> Status {
+    let unroutable = unroutable();
+    let streams = ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+    Status { message: unroutable.message.clone() + streams, ..unroutable }
+}
+
+/// Which of these media types the client likes best, where names and patterns are all that counts; the first when it
+/// does not say.
+pub fn preferred(headers: &HeaderMap, known: &[&str]) -> Option<usize> {
+    let wanted = header(headers, http::header::ACCEPT);
+    if wanted.is_empty() {
+        return Some(0);
+    }
+    let takes = |range: &Range<'_>, media: &str| {
+        let (Some((kind, subtype)), Some((of, sub))) = (range.media_type.split_once('/'), media.split_once('/')) else {
+            return false;
+        };
+        (kind == of || kind == "*") && (subtype == sub || subtype == "*")
+    };
+    ranges(wanted).iter().find_map(|range| known.iter().position(|media| takes(range, media)))
+}
+
+/// The encoding in which some entry of `Accept` asks for exactly this group, version and kind (`g`, `v`, `as`).
+pub fn asks_for(headers: &HeaderMap, group: &str, version: &str, kind: &str) -> Option<Encoding> {
     ranges(header(headers, http::header::ACCEPT))
         .iter()
-        .take_while(|r| r.encoding().is_some())
-        .any(|r| r.parameter("g") == group && r.parameter("v") == version && r.parameter("as") == kind)
+        .map_while(|r| Some((r.encoding()?, r)))
+        .find(|(_, r)| r.parameter("g") == group && r.parameter("v") == version && r.parameter("as") == kind)
+        .map(|(encoding, _)| encoding)
 }
 
 #[cfg(test)]
@@ -177,6 +239,19 @@ mod tests {
         assert_eq!(accept(metadata), Ok((Encoding::Protobuf, Form::MetadataList)));
         assert_eq!(accept("application/cbor, application/json;q=0.9, */*;q=0.1"), Ok((Encoding::Json, Form::Object)));
         assert_eq!(accept("text/html"), Err(406));
+        assert_eq!(accept("application/*"), Err(406));
+        assert_eq!(accept("application/*, application/yaml;q=0.1"), Ok((Encoding::Json, Form::Object)));
+        assert_eq!(accept("application/json;stream=watch"), Ok((Encoding::Json, Form::Object)));
+        assert_eq!(accept("application/json;stream=other"), Err(406));
+        assert_eq!(accept("application/yaml;stream=watch, */*"), Ok((Encoding::Json, Form::Object)));
+        let preferred = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::ACCEPT, text.parse().expect("a header"));
+            preferred(&headers, &["application/json", "application/a+protobuf"])
+        };
+        assert_eq!(preferred("text/html, application/a+protobuf;q=0.5, */*;q=0.1"), Some(1));
+        assert_eq!(preferred("application/*"), Some(0));
+        assert_eq!(preferred("application/yaml"), None);
         assert_eq!(accept("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io"), Err(406));
     }
 }

@@ -14,14 +14,13 @@ use crate::aggregation::merged::{self, Tie};
 use crate::aggregation::relay::Passing;
 use crate::authn::UserInfo;
 use crate::body::Body;
-use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::route::RequestInfo;
 use crate::server::Core;
 use crate::{aggregation, body, discovery, health, openapi, reply};
 
 /// The text format of Prometheus.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 pub async fn handle(
     core: &Arc<Core>,
@@ -35,9 +34,7 @@ pub async fn handle(
     check_method(&parts.method, &segments)?;
     match segments.as_slice() {
         ["healthz" | "livez" | "readyz", check @ ..] => Ok(health::answer(core, segments[0], check, query)),
-        ["version"] => {
-            Ok(reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &version(&core.config.git_version)))
-        }
+        ["version"] => Ok(reply::for_people(200, &version(&core.config.git_version))),
         ["metrics", "slis"] => Ok(reply::raw(200, METRICS, health::metrics(core))),
         ["metrics"] => {
             let own = core.metrics.text(&stored(core)) + &core.fairness.metrics();
@@ -49,17 +46,20 @@ pub async fn handle(
             let mut parts = parts.clone();
             aggregation::relay::handle(core, &owner, Passing::of(&mut parts, body::empty(), None), user).await
         }
-        ["openapi", rest @ ..] => openapi::answer(core, rest, &parts.headers, query).await,
+        ["openapi", ..] => {
+            let path = info.path.strip_prefix("/openapi/").unwrap_or_default();
+            openapi::answer(core, path, &parts.headers, query).await
+        }
         [] => Ok(root(core)),
         ["openid", ..] | [".well-known", ..] => Ok(published_keys(core, &info.path)),
         _ => Ok(reply::text(404, "404 page not found\n")),
     }
 }
 
-/// Upstream's health checks answer to everything, what lists resources to GET alone.
+/// Upstream's health checks and OpenAPI answer to everything, what lists resources to GET alone.
 fn check_method(method: &Method, segments: &[&str]) -> Result<(), Status> {
     let allowed = match segments {
-        ["healthz" | "livez" | "readyz", ..] => true,
+        ["healthz" | "livez" | "readyz" | "openapi", ..] => true,
         ["api" | "apis" | "version", ..] => method == Method::GET,
         _ => method == Method::GET || method == Method::HEAD,
     };
@@ -124,5 +124,5 @@ fn root(core: &Core) -> Response<Body> {
     paths.extend(rest.map(String::from));
     paths.sort();
     paths.dedup();
-    reply::tree(&Accept { pretty: true, ..Accept::default() }, 200, &json!({"paths": paths}))
+    reply::for_people(200, &json!({"paths": paths}))
 }

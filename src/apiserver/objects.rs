@@ -46,6 +46,9 @@ pub enum Change {
 pub trait Loopback: Send + Sync {
     /// `path` with its query; a `body` of a PATCH is a merge patch.
     async fn call(&self, method: http::Method, path: &str, body: Option<&Value>) -> Result<Value, Status>;
+
+    /// Server-side apply by a manager of fields, who takes what others hold.
+    async fn apply(&self, path: &str, manager: &str, body: &Value) -> Result<Value, Status>;
 }
 
 #[cfg(test)]

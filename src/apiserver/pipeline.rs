@@ -26,7 +26,7 @@ use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::route::RequestInfo;
 use crate::server::Core;
-use crate::{aggregation, connect, nonresource, reply, rest};
+use crate::{aggregation, connect, negotiate, nonresource, reply, rest};
 
 const AUDIT_ID: &str = "audit-id";
 
@@ -60,7 +60,7 @@ async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Respo
         followed.trail().iter().for_each(|trail| trail.tell(Stage::Panic, Some(500)));
         Err(Status::internal("the request's handler failed"))
     });
-    let response = outcome.unwrap_or_else(|status| reply::status(&accept.unwrap_or_default(), &status));
+    let response = outcome.unwrap_or_else(|status| refused(&accept, &status));
     let mut response = followed.answered(response, lasts).await;
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, id);
@@ -70,6 +70,14 @@ async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Respo
     drop(in_flight);
     core.metrics.request(labels, response.status().as_u16(), started.elapsed());
     response
+}
+
+/// An error in the encoding of the client; when there is none that both know, in a form that people read.
+fn refused(accept: &Result<Accept, Status>, status: &Status) -> Response<Body> {
+    match accept {
+        Ok(accept) => reply::status(accept, status),
+        Err(_) => reply::for_people(status.code, &status.to_json()),
+    }
 }
 
 fn new_id() -> HeaderValue {
@@ -116,10 +124,10 @@ async fn answer(
         Ok(turn) => turn,
         Err(refused) => return Ok(refused.answer()),
     };
-    let said = accept.clone().unwrap_or_default();
+    let said = accept.clone();
     let request = Admitted { info, query, accept, user, trail, address: origin.peer.address };
     let outcome = admitted(core, parts, body, request).await;
-    let mut response = outcome.unwrap_or_else(|status| reply::status(&said, &status));
+    let mut response = outcome.unwrap_or_else(|status| refused(&said, &status));
     turn.tell(response.headers_mut());
     Ok(response)
 }
@@ -157,15 +165,22 @@ async fn admitted(
         return Err(Status::method_unknown());
     }
     let accept = match served.custom() {
-        Some(_) => Accept::without_protobuf(&parts.headers, &query)?,
-        None if !served.row.is_stored() => Accept::without_table(&parts.headers, &query)?,
-        None => accept?,
+        Some(_) => Accept::without_protobuf(&parts.headers, &query),
+        None if !served.row.is_stored() || (info.subresource == "status" && served.row.status_has_no_table) => {
+            Accept::without_table(&parts.headers, &query)
+        }
+        None => accept,
     };
+    let accept = accept.map_err(|status| match info.verb.as_str() {
+        "list" | "watch" if status.details.is_some() && served.custom().is_none() => negotiate::unroutable_list(),
+        _ => status,
+    })?;
     let call = Call {
         headers: std::mem::take(&mut parts.headers),
         body: body::read(body).await?,
         trail,
         warnings: Mutex::default(),
+        upgrade: Mutex::new(parts.extensions.remove::<hyper::upgrade::OnUpgrade>()),
         info,
         query,
         user,

@@ -6,7 +6,7 @@
 
 use std::io::Write;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, StatusCode, header};
 use jiff::Timestamp;
 use minik_api::table::{self, IncludeObject};
@@ -22,6 +22,7 @@ use crate::negotiate::{Accept, Encoding, Form};
 use crate::query::Query;
 use crate::stored;
 
+pub const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 /// Upstream compresses what is larger.
 const GZIP_BYTES_MIN: usize = 128 << 10;
 
@@ -50,7 +51,9 @@ pub fn sized(accept: &Accept, code: u16, content_type: &str, bytes: Bytes) -> Re
 }
 
 pub fn text(code: u16, text: impl Into<String>) -> Response<Body> {
-    raw(code, "text/plain; charset=utf-8", text.into())
+    let mut response = raw(code, PLAIN_TEXT, text.into());
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// JSON bytes that need no other form.
@@ -58,18 +61,25 @@ pub fn json_bytes(accept: &Accept, code: u16, bytes: Bytes) -> Response<Body> {
     if accept.pretty && accept.encoding == Encoding::Json {
         return tree(accept, code, &stored::decode_bytes(&bytes));
     }
-    sized(accept, code, "application/json", bytes)
+    let mut line = BytesMut::with_capacity(bytes.len() + 1);
+    line.put_slice(&bytes);
+    line.put_u8(b'\n');
+    sized(accept, code, "application/json", line.freeze())
 }
 
 /// A tree in the client's encoding.
 pub fn tree(accept: &Accept, code: u16, tree: &Value) -> Response<Body> {
     match accept.encoding {
         Encoding::Json if accept.pretty => {
-            let mut text = serde_json::to_string_pretty(tree).expect("a tree has string keys");
-            text.push('\n');
+            let text = serde_json::to_string_pretty(tree).expect("a tree has string keys");
             sized(accept, code, "application/json", text.into())
         }
-        Encoding::Json => sized(accept, code, "application/json", stored::to_json(tree).into()),
+        Encoding::Json => {
+            // As Go's encoder ends what it writes.
+            let mut line = stored::to_json(tree);
+            line.push(b'\n');
+            sized(accept, code, "application/json", line.into())
+        }
         Encoding::Yaml => {
             let text = serde_yaml::to_string(tree).unwrap_or_default();
             sized(accept, code, "application/yaml", text.into())
@@ -81,6 +91,11 @@ pub fn tree(accept: &Accept, code: u16, tree: &Value) -> Response<Body> {
             Err(error) => status(&Accept::default(), &Status::new(406, "NotAcceptable", error.to_string())),
         },
     }
+}
+
+/// What upstream writes without regard to what was asked for: indented, and without an end of the line.
+pub fn for_people(code: u16, tree: &Value) -> Response<Body> {
+    raw(code, "application/json", serde_json::to_string_pretty(tree).expect("a tree has string keys"))
 }
 
 pub fn status(accept: &Accept, status: &Status) -> Response<Body> {
@@ -143,7 +158,9 @@ pub fn object(call: &Call, code: u16, served: &Served, object: &Value) -> Respon
         }
         Form::Table => match table(served, &[object], &call.query) {
             Ok(mut answer) => {
-                answer["metadata"] = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let version = &object["metadata"]["resourceVersion"];
+                // A dry run has none.
+                answer["metadata"] = if version.is_null() { json!({}) } else { json!({"resourceVersion": version}) };
                 tree(&json_only(&call.accept), code, &answer)
             }
             Err(error) => status(&call.accept, &error),

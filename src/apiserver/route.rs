@@ -41,7 +41,12 @@ fn verb_of(method: &Method) -> &'static str {
 impl RequestInfo {
     pub fn of(method: &Method, path: &str, query: &Query) -> Self {
         let mut info = Self { path: path.into(), verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
-        let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+        let decoded = percent_decode(path);
+        // A slash is one however it is written. Where none is hidden, the path is kept as it was sent.
+        let slashes = |text: &str| text.matches('/').count();
+        let path = if slashes(&decoded) == slashes(path) { path } else { decoded.as_ref() };
+        // Between two slashes is an empty name, which no resource has and which stands for every namespace.
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let parts = match segments.as_slice() {
             ["api", version, rest @ ..] if !rest.is_empty() => {
                 info.version = percent_decode(version).into_owned();
@@ -148,6 +153,10 @@ mod tests {
             "list /v1 pods ns=a name=x sub= rest=",
         );
         check("POST", "/api/v1/namespaces/a/pods/x/exec?command=ls", "create /v1 pods ns=a name=x sub=exec rest=");
+        check("GET", "/api/v1/namespaces/", "list /v1 namespaces ns= name= sub= rest=");
+        check("GET", "/api/v1/namespaces//pods", "list /v1 pods ns= name= sub= rest=");
+        check("GET", "/api/v1//namespaces", "get /v1  ns= name=namespaces sub= rest=");
+        check("GET", "/api/v1/namespaces/a/configmaps/b%2Fc", "get /v1 configmaps ns=a name=b sub=c rest=");
         check("GET", "/api/v1/watch/namespaces/a/pods/x", "watch /v1 pods ns=a name=x sub= rest=");
     }
 

@@ -293,7 +293,7 @@ impl Checker<'_> {
         self.formats -= formats;
         if let Some(on) = target {
             let full = qualified_name(on).map(|prefix| format!("{prefix}.{function}"));
-            match full.filter(|full| functions::overloads(full).is_some()) {
+            match full.filter(|full| self.environment.knows(full) && functions::overloads(full).is_some()) {
                 Some(full) => (*function, *target) = (full, None),
                 None => found.insert(0, self.check(on)),
             }
@@ -480,8 +480,8 @@ impl Checker<'_> {
 
     fn says_less(&self, one: &Type, other: &Type) -> bool {
         match (one, other) {
-            (Type::Dyn | Type::Error, _) => true,
-            (_, Type::Dyn | Type::Error) => false,
+            (Type::Dyn | Type::Any | Type::Error, _) => true,
+            (_, Type::Dyn | Type::Any | Type::Error) => false,
             (_, Type::Param(_)) => true,
             (Type::Param(_), _) => false,
             (Type::Null, _) => false,

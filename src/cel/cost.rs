@@ -67,7 +67,7 @@ pub fn call(function: &str, args: &[Value<'_>]) -> u64 {
     match function {
         "check" => AUTHORIZATION,
         "fieldSelector" | "labelSelector" => selector(size(1)),
-        "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "includes" => args.first().map_or(0, whole),
+        "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" => args.first().map_or(0, whole),
         "url"
         | "lowerAscii"
         | "upperAscii"

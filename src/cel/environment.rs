@@ -19,6 +19,15 @@ use crate::value::{Text, Value};
 pub struct Environment {
     variables: Vec<(String, Type)>,
     messages: Messages,
+    bindings: Bindings,
+}
+
+/// Whether an expression may name a value with `cel.bind(name, value, expression)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bindings {
+    #[default]
+    None,
+    Known,
 }
 
 /// Which messages an expression may make.
@@ -41,6 +50,11 @@ impl Environment {
         self
     }
 
+    pub fn with_bindings(mut self) -> Self {
+        self.bindings = Bindings::Known;
+        self
+    }
+
     /// Declares a variable, or changes what it is.
     pub fn declare(&mut self, name: &str, of: Type) {
         match self.variables.iter_mut().find(|(known, _)| known == name) {
@@ -51,6 +65,11 @@ impl Environment {
 
     pub fn variable(&self, name: &str) -> Option<&Type> {
         self.variables.iter().find(|(known, _)| known == name).map(|(_, of)| of)
+    }
+
+    /// Whether expressions under these names have the function: some are for mutations alone.
+    pub(crate) fn knows(&self, function: &str) -> bool {
+        self.messages == Messages::Mutations || !function.starts_with("jsonpatch.")
     }
 
     pub(crate) fn message(&self, name: &str) -> Option<Arc<ObjectType>> {
@@ -88,7 +107,8 @@ pub struct Program {
 impl Program {
     /// The message of an error is upstream's: each fault with the place it is at.
     pub fn compile(environment: &Environment, text: &str) -> Result<Program, String> {
-        let (mut tree, nodes) = parse::parse(text).map_err(|fault| fault::display(text, &[fault]))?;
+        let (mut tree, nodes) =
+            parse::parse(text, environment.bindings).map_err(|fault| fault::display(text, &[fault]))?;
         let checked = check::check(environment, &mut tree, nodes).map_err(|faults| fault::display(text, &faults))?;
         let mut program = Program {
             text: text.into(),

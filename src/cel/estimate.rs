@@ -370,9 +370,7 @@ impl Estimate<'_> {
                 let max = if length.max > 1 << 40 { u64::MAX } else { selector(length.max) };
                 Priced::of(Span { min: selector(length.min), max })
             }
-            "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "includes" => {
-                self.per_element(operands[0])
-            }
+            "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" => self.per_element(operands[0]),
             "url" | "jsonpatch.escapeKey" | "lowerAscii" | "upperAscii" | "substring" | "trim" => {
                 Priced { cost: size(0).factor(TRAVERSAL), size: Some(size(0)) }
             }

@@ -17,6 +17,10 @@ pub fn display(text: &str, faults: &[Fault]) -> String {
 }
 
 fn show(text: &str, fault: &Fault) -> String {
+    if text.is_empty() {
+        // There is no place to point at.
+        return format!("ERROR: <input>:1:0: {}", fault.what);
+    }
     let (mut line, mut column) = (1, 0);
     for c in text.chars().take(fault.at) {
         (line, column) = if c == '\n' { (line + 1, 0) } else { (line, column + 1) };

@@ -213,7 +213,6 @@ sets.intersects list_sets_intersects_list list<A> list<A> -> bool
 .min list_n_min list<N> -> N
 .indexOf list_a_index_of_int list<A> A -> int
 .lastIndexOf list_a_last_index_of_int list<A> A -> int
-.includes list_includes_dyn_dyn dyn dyn -> bool
 .find string_find_string string string -> string
 .findAll string_find_all_string string string -> list<string>
 .findAll string_find_all_string_int string string int -> list<string>

@@ -1,10 +1,11 @@
 //! Calls that are no calls: `has`, `all`, `map` and the like become folds.
 //!
-//! Owns: the macros of CEL, of optional values, of comprehensions with two variables and of `sortBy`.
+//! Owns: the macros of CEL, of bindings, of optional values, of comprehensions with two variables and of `sortBy`.
 //! Called by: the parser, for every call.
 //! Never: runs after parsing.
 
 use crate::ast::{Comprehension, Expr, Item, Kind, Literal, Presence, Selection};
+use crate::environment::Bindings;
 use crate::fault::Fault;
 use crate::parse::Nodes;
 
@@ -40,6 +41,7 @@ pub fn method(nodes: &mut Nodes, at: usize, target: Expr, name: String, args: Ve
         ("sortBy", 2) => Some(sort_by),
         ("optMap", 2) => Some(opt_map),
         ("optFlatMap", 2) => Some(opt_flat_map),
+        ("bind", 3) if nodes.bindings == Bindings::Known && is_namespace(&target) => Some(bind),
         _ => None,
     };
     match expander {
@@ -49,6 +51,11 @@ pub fn method(nodes: &mut Nodes, at: usize, target: Expr, name: String, args: Ve
             expand(&mut Fold { nodes, at, target: Some(target), args })
         }
     }
+}
+
+/// `cel`, before the name of a macro that needs no target.
+fn is_namespace(target: &Expr) -> bool {
+    matches!(&target.kind, Kind::Ident(name) if name == "cel")
 }
 
 /// A macro being expanded.
@@ -140,6 +147,18 @@ impl Fold<'_> {
         };
         self.nodes.node(self.at, Kind::Comprehension(Box::new(fold)))
     }
+}
+
+fn bind(m: &mut Fold<'_>) -> Expanded {
+    let name = match &m.args[0] {
+        Some(Expr { kind: Kind::Ident(name), .. }) if !name.starts_with('.') => name.clone(),
+        other => {
+            let at = other.as_ref().map_or(m.at, |e| e.at);
+            return Err(Fault { at, what: "cel.bind() variable names must be simple identifiers".into() });
+        }
+    };
+    let (value, result) = (m.arg(1), m.arg(2));
+    Ok(m.bind(&name, value, result))
 }
 
 fn all(m: &mut Fold<'_>) -> Expanded {

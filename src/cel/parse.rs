@@ -5,6 +5,7 @@
 //! Never: checks types.
 
 use crate::ast::{Entry, Expr, Field, Item, Kind, Literal, Presence, Selection};
+use crate::environment::Bindings;
 use crate::fault::Fault;
 use crate::lex::{self, Token, Word};
 use crate::macros;
@@ -51,9 +52,10 @@ const RESERVED: [&str; 17] = [
 ];
 
 /// Numbers nodes while a tree is made.
-#[derive(Default)]
 pub struct Nodes {
     pub count: usize,
+    /// Whether `cel.bind` is a macro.
+    pub bindings: Bindings,
 }
 
 impl Nodes {
@@ -74,7 +76,7 @@ impl Nodes {
 }
 
 /// The tree and how many nodes it has.
-pub fn parse(text: &str) -> Result<(Expr, usize), Fault> {
+pub fn parse(text: &str, bindings: Bindings) -> Result<(Expr, usize), Fault> {
     let length = text.chars().count();
     if length > CHARACTERS_MAX {
         let what = format!("expression code point size exceeds limit: size: {length}, limit {CHARACTERS_MAX}");
@@ -82,12 +84,12 @@ pub fn parse(text: &str) -> Result<(Expr, usize), Fault> {
     }
     let words = lex::words(text)?;
     if nesting(&words) <= SHALLOW {
-        return tree(words);
+        return tree(words, bindings);
     }
     // What nests deeply gets a stack of its own, so that no caller's decides how deep a text may nest.
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
-        let thread = builder.spawn_scoped(scope, || tree(words)).ok();
+        let thread = builder.spawn_scoped(scope, || tree(words, bindings)).ok();
         thread.and_then(|thread| thread.join().ok())
     })
     .unwrap_or_else(|| Err(Fault { at: 0, what: format!("expression recursion limit exceeded: {DEPTH_MAX}") }))
@@ -107,8 +109,8 @@ fn nesting(words: &[Word]) -> usize {
     deepest
 }
 
-fn tree(words: Vec<Word>) -> Result<(Expr, usize), Fault> {
-    let mut parser = Parser { words, next: 0, depth: 0, nodes: Nodes::default() };
+fn tree(words: Vec<Word>, bindings: Bindings) -> Result<(Expr, usize), Fault> {
+    let mut parser = Parser { words, next: 0, depth: 0, nodes: Nodes { count: 0, bindings } };
     let tree = parser.expr()?;
     if parser.token() != &Token::End {
         return Err(parser.unexpected("<EOF>"));

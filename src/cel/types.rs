@@ -11,6 +11,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Type {
     Dyn,
+    /// Known at run time only, like `Dyn`, but nothing that a fold goes over.
+    Any,
     /// Of an expression whose fault was already told.
     Error,
     Null,
@@ -100,13 +102,14 @@ impl Type {
     }
 
     pub fn is_dyn(&self) -> bool {
-        matches!(self, Self::Dyn | Self::Error)
+        matches!(self, Self::Dyn | Self::Any | Self::Error)
     }
 
     /// The name `type(x)` has at run time.
     pub fn runtime_name(&self) -> &str {
         match self {
             Self::Dyn | Self::Error | Self::Param(_) => "dyn",
+            Self::Any => "any",
             Self::Null => "null_type",
             Self::Bool => "bool",
             Self::Int => "int",

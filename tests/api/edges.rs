@@ -196,3 +196,21 @@ async fn a_definition_is_told_what_is_wrong_with_it() {
         ]
     );
 }
+
+/// Whether a manager owned the moment depended on whether a second had gone by since the volume was made.
+#[tokio::test]
+async fn nobody_owns_the_moment_at_which_a_volume_changes_its_phase() {
+    let server = Server::start().await;
+    let volumes = "/api/v1/persistentvolumes";
+    let spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/a", "type": ""}});
+    server.post(volumes, &json!({"metadata": {"name": "v"}, "spec": spec})).await.ok();
+    let status = format!("{volumes}/v/status");
+    let long_ago = json!({"status": {"lastPhaseTransitionTime": "2020-01-01T00:00:00Z"}});
+    server.patch("merge", &format!("{status}?fieldManager=one"), &long_ago).await.ok();
+    let available = json!({"status": {"phase": "Available"}});
+    let volume = server.patch("merge", &format!("{status}?fieldManager=two"), &available).await.ok();
+    assert_ne!(volume["status"]["lastPhaseTransitionTime"], "2020-01-01T00:00:00Z");
+    let managers = volume["metadata"]["managedFields"].as_array().expect("managers");
+    let two = managers.iter().find(|entry| entry["manager"] == "two").expect("the second manager");
+    assert_eq!(two["fieldsV1"], json!({"f:status": {"f:phase": {}}}));
+}

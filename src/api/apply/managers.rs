@@ -77,9 +77,10 @@ pub fn decode(object: &Value) -> Option<Vec<Entry>> {
     object["metadata"]["managedFields"].as_array().into_iter().flatten().map(Entry::decode).collect()
 }
 
-/// A client clears all entries by sending one empty entry.
+/// A client clears all entries by sending none, or one empty entry.
 pub fn is_reset(object: &Value) -> bool {
     match object["metadata"]["managedFields"].as_array().map(Vec::as_slice) {
+        Some([]) => true,
         Some([one]) => one.as_object().is_some_and(serde_json::Map::is_empty) || one.is_null(),
         _ => false,
     }

@@ -112,6 +112,11 @@ pub fn apply_to(
     Ok(applier.finish(applied, live, outcome))
 }
 
+/// What apply itself would say of a configuration that is no object of its type; nothing when it would not notice.
+pub fn check(applied: &Value, structure: Structure<'_>) -> Result<(), Status> {
+    walk::said(structure, applied).map(drop).map_err(|fault| Refusal::Schema(fault).into_status(applied))
+}
+
 /// Fields of a built-in kind that a write to this subresource (empty: the object itself) cannot change.
 pub fn ignored_fields(object: &Value, subresource: &str) -> &'static [&'static str] {
     let (group, version) = registry::split_api_version(object["apiVersion"].as_str().unwrap_or_default());

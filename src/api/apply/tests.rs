@@ -179,6 +179,12 @@ fn an_unknown_field_or_a_missing_key_is_told_with_its_place() {
         status.message,
         "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): .spec.replcas: field not declared in schema"
     );
+    let status = run(None, deployment(json!({"replicas": "many"})), "me", false).unwrap_err();
+    assert!(
+        status.message.ends_with(".spec.replicas: expected numeric (int or float), got string"),
+        "{}",
+        status.message
+    );
     let applied = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [], "hostAliases": [{"hostnames": []}]}});
     let status = apply(None, &applied, "me", false, "io.k8s.api.core.v1.Pod", "", NOW);
     assert_eq!(status.map(|_| ()), Ok(()), "a key that Go always writes is empty when it is left out");

@@ -68,6 +68,9 @@ fn say(
     text: &mut String,
     set: &mut Set,
 ) -> Result<(), SchemaFault> {
+    if structure.is_numeric() && !value.is_number() && !value.is_null() {
+        return Err(SchemaFault(format!("{text}: expected numeric (int or float), got {}", go_type(value))));
+    }
     match value {
         Value::Object(map) if path.is_empty() || !is_leaf_map(structure) => {
             for (key, below) in map {
@@ -99,6 +102,18 @@ fn say(
             set.insert(path);
             Ok(())
         }
+    }
+}
+
+/// What Go's JSON reader makes of it.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -18,15 +18,42 @@ pub fn explain(body: &[u8]) -> String {
 /// The first 30 bytes, as upstream quotes a body it could not read; what does not look like an object in hex.
 pub fn summary(body: &[u8]) -> String {
     const LENGTH_MAX: usize = 30;
+    let begin = &body[..body.len().min(LENGTH_MAX)];
     let text = match body.first() {
         None => return "<empty>".into(),
-        Some(b'{') => String::from_utf8_lossy(body).into_owned(),
-        Some(_) => body.iter().take(LENGTH_MAX).map(|b| format!("{b:02x}")).collect(),
+        Some(b'{') => String::from_utf8_lossy(begin).into_owned(),
+        Some(_) => begin.iter().map(|b| format!("{b:02x}")).collect(),
     };
-    if text.len() <= LENGTH_MAX {
-        return text;
+    if body.len() > LENGTH_MAX { text + " ..." } else { text }
+}
+
+/// The body with replacement characters for halves of surrogate pairs, which Go reads so and serde_json does not read;
+/// `None` when there are none.
+pub fn without_lone_surrogates(body: &[u8]) -> Option<Vec<u8>> {
+    let unit = |at: usize| {
+        let digits = body.get(at..at + 6).filter(|escape| escape.starts_with(b"\\u"))?;
+        u16::from_str_radix(std::str::from_utf8(&digits[2..]).ok()?, 16).ok()
+    };
+    let (mut out, mut at, mut found) = (Vec::with_capacity(body.len()), 0, false);
+    while at < body.len() {
+        let length = match (unit(at), body[at]) {
+            (Some(0xd800..=0xdbff), _) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                found = true;
+                at += 6;
+                out.extend_from_slice(b"\\ufffd");
+                continue;
+            }
+            (Some(_), _) => 6,
+            // What is escaped begins nothing.
+            (None, b'\\') => 2,
+            (None, _) => 1,
+        };
+        let end = (at + length).min(body.len());
+        out.extend_from_slice(&body[at..end]);
+        at = end;
     }
-    format!("{} ...", String::from_utf8_lossy(&text.as_bytes()[..LENGTH_MAX]))
+    found.then_some(out)
 }
 
 enum Fault {
@@ -249,6 +276,15 @@ mod tests {
     fn a_body_is_quoted_shortly() {
         assert_eq!(summary(b""), "<empty>");
         assert_eq!(summary(b"[1]"), "5b315d");
+        assert_eq!(summary(&[b'['; 31]), "5b".repeat(30) + " ...");
         assert_eq!(summary(br#"{"apiVersion":"v1","kind":"Service"}"#), r#"{"apiVersion":"v1","kind":"Ser ..."#);
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_becomes_a_replacement_character() {
+        let mended = |text: &str| without_lone_surrogates(text.as_bytes()).map(|b| String::from_utf8(b).expect("text"));
+        assert_eq!(mended(r#""\ud800""#).as_deref(), Some(r#""\ufffd""#));
+        assert_eq!(mended(r#""\udc00\ud800x""#).as_deref(), Some(r#""\ufffd\ufffdx""#));
+        assert_eq!(mended(r#""\ud83d\ude00 \\ud800""#), None);
     }
 }

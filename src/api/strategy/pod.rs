@@ -17,6 +17,7 @@ pub(super) fn prepare_create(pod: &mut Value) {
         pod["status"]["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastProbeTime": null, "lastTransitionTime": pod["metadata"]["creationTimestamp"],
         }]);
     }
 }

@@ -102,6 +102,19 @@ impl Errors {
     pub fn required_by_declaration(&mut self, at: &At<'_>) {
         self.1.push(FieldError::required(at.path(), ""));
     }
+    /// As `required_by_declaration`, with whatever is to be said.
+    pub fn push_declared(&mut self, error: FieldError) {
+        self.1.push(error);
+    }
+    /// As `required_by_declaration`, of a value that is wrong.
+    pub fn faults_by_declaration(&mut self, at: &At<'_>, faults: Vec<String>) {
+        self.1.extend(faults.into_iter().map(|fault| FieldError::invalid(at.path(), at.value, fault)));
+    }
+    /// As `required_by_declaration`, of what may not change and is shown so.
+    pub fn immutable_by_declaration(&mut self, at: &At<'_>, shown: String) {
+        let error = FieldError::invalid(at.path(), &Value::Null, "field is immutable");
+        self.1.push(FieldError { value: Some(shown), ..error });
+    }
     /// As `required_by_declaration`, of what must not be there.
     pub fn forbidden_by_declaration(&mut self, at: &At<'_>) {
         self.1.push(FieldError::forbidden(at.path(), ""));

@@ -202,7 +202,7 @@ fn node_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
-fn access_modes(modes: &At<'_>, errors: &mut Errors) {
+pub(super) fn access_modes(modes: &At<'_>, errors: &mut Errors) {
     let known = |mode: &str| ACCESS_MODES.contains(&mode);
     for mode in modes.items().filter(|m| !known(m.text())) {
         errors.not_supported(&modes.showing(mode.value), &ACCESS_MODES);
@@ -324,19 +324,7 @@ fn volume(object: &At<'_>, errors: &mut Errors) {
     } else if !required.is_null() {
         errors.required(&selector, "must specify required node constraints");
     }
-    let mut sources = VOLUME_SOURCES.iter().filter(|s| !spec.get(s).is_null());
-    match sources.next() {
-        None => errors.required(&spec, "must specify a volume type"),
-        Some(source) => {
-            super::volumes::persistent_source(source, &spec.get(source), errors);
-            if *source == "local" && required.is_null() {
-                errors.required(&required, "Local volume requires node affinity");
-            }
-        }
-    }
-    for more in sources {
-        errors.forbidden(&spec.get(more), "may not specify more than 1 volume type");
-    }
+    volume_source(&spec, errors);
     let policy = spec.get("persistentVolumeReclaimPolicy");
     if policy.text() == "Recycle" && spec.value["hostPath"]["path"] == "/" {
         errors.forbidden(&policy, "may not be 'recycle' for a hostPath mount of '/'");
@@ -345,6 +333,24 @@ fn volume(object: &At<'_>, errors: &mut Errors) {
         errors.subdomain(&spec.get("storageClassName"));
     }
     errors.one_of_if_set(&spec.get("volumeMode"), &["Block", "Filesystem"]);
+}
+
+/// One of what may be behind a volume.
+pub(super) fn volume_source(spec: &At<'_>, errors: &mut Errors) {
+    let mut sources = VOLUME_SOURCES.iter().filter(|s| !spec.get(s).is_null());
+    match sources.next() {
+        None => errors.required(spec, "must specify a volume type"),
+        Some(source) => {
+            super::volumes::persistent_source(source, &spec.get(source), errors);
+            let place = spec.get("nodeAffinity");
+            if *source == "local" && place.is_null() {
+                errors.required(&place, "Local volume requires node affinity");
+            }
+        }
+    }
+    for more in sources {
+        errors.forbidden(&spec.get(more), "may not specify more than 1 volume type");
+    }
 }
 
 /// As upstream's internal types print: fields begin with a capital.

@@ -313,7 +313,7 @@ fn places(spec: &At<'_>, errors: &mut Errors) {
         }
     }
     match ways.len() {
-        0 => errors.required(spec, WAYS),
+        0 => errors.push_declared(crate::FieldError::required(spec.path(), WAYS)),
         1 => {}
         _ => {
             let said = json!(format!("{{{}}}", ways.join(", ")));

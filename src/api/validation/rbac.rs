@@ -4,7 +4,7 @@
 //! Called by: `validation`.
 //! Never: checks for escalation, which needs the caller's own rights.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::check::{At, Errors};
 use crate::names;
@@ -27,7 +27,14 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
 pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
     create(kind, object, errors);
     if kind.ends_with("Binding") {
-        errors.immutable(&object.get("roleRef"), &old["roleRef"]);
+        let role = object.get("roleRef");
+        if role.value != &old["roleRef"] {
+            // Declared upstream, on a type whose fields have no other names than Go's.
+            let said = |field: &str| json!(role.get(field).text());
+            let shown =
+                format!(r#"{{"APIGroup":{},"Kind":{},"Name":{}}}"#, said("apiGroup"), said("kind"), said("name"));
+            errors.immutable_by_declaration(&role, shown);
+        }
     }
 }
 
@@ -64,7 +71,13 @@ fn aggregation(at: &At<'_>, errors: &mut Errors) {
     if selectors.len() == 0 {
         errors.required(&selectors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }
-    selectors.items().for_each(|selector| errors.label_selector(&selector));
+    for selector in selectors.items() {
+        let before = errors.0.len();
+        errors.label_selector(&selector);
+        if errors.0.len() > before {
+            errors.invalid(&selector.showing(&Value::Null), "invalid label selector.");
+        }
+    }
 }
 
 fn binding(object: &At<'_>, kinds: &[&str], namespaced: bool, errors: &mut Errors) {

@@ -4,11 +4,12 @@
 //! Called by: `validation`.
 //! Never: looks at a volume or claim.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::Value;
 
 use super::check::{At, Errors};
+use super::core;
 use crate::names;
 
 /// Parameters of a class are stored with each volume made from it; upstream's limits.
@@ -37,10 +38,11 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
     let spec = object.get("spec");
     match kind {
         "StorageClass" => {
+            create(kind, object, errors);
             for field in ["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"] {
                 // Upstream declares these, and its declarations show no value.
                 if object.get(field).value != &old[field] {
-                    errors.invalid(&object.get(field).showing(&Value::Null), "field is immutable");
+                    errors.immutable_by_declaration(&object.get(field), "null".into());
                 }
             }
             return;
@@ -81,8 +83,15 @@ fn storage_class(object: &At<'_>, errors: &mut Errors) {
         lower_case_name(&provisioner, errors);
     }
     parameters(&object.get("parameters"), errors);
-    errors.one_of_if_set(&object.get("reclaimPolicy"), &["Delete", "Retain"]);
-    errors.one_of(&object.get("volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"]);
+    let (policy, mode) = (object.get("reclaimPolicy"), object.get("volumeBindingMode"));
+    if !policy.text().is_empty() {
+        errors.one_of_if_set(&policy, &["Delete", "Retain"]);
+    }
+    if mode.is_null() {
+        errors.required(&mode, "");
+    } else {
+        errors.one_of_if_set(&mode, &["Immediate", "WaitForFirstConsumer"]);
+    }
     topologies(&object.get("allowedTopologies"), errors);
 }
 
@@ -137,11 +146,21 @@ fn topologies(terms: &At<'_>, errors: &mut Errors) {
                 errors.duplicate(&expression.get("key"));
             }
         }
-        let earlier = terms.items().take_while(|t| t.path() != term.path());
-        if earlier.filter(|t| t.value == term.value).count() > 0 {
+        let mine = wanted(term.value);
+        let earlier = terms.items().take_while(|t| t.path() != term.path()).filter(|t| wanted(t.value) == mine).count();
+        // Upstream compares with as many empty terms as there are terms, besides the earlier ones.
+        let empty = if mine.is_empty() { terms.len() } else { 0 };
+        for _ in 0..earlier + empty {
             errors.duplicate(&term.get("matchLabelExpressions").showing(&Value::String(String::new())));
         }
     }
+}
+
+/// What a term asks for: the values of each key.
+fn wanted<'t>(term: &'t Value) -> BTreeMap<&'t str, BTreeSet<&'t str>> {
+    let expressions = term["matchLabelExpressions"].as_array().into_iter().flatten();
+    let values = |one: &'t Value| one["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    expressions.map(|one| (one["key"].as_str().unwrap_or(""), values(one))).collect()
 }
 
 fn volume_attachment(spec: &At<'_>, errors: &mut Errors) {
@@ -152,7 +171,7 @@ fn volume_attachment(spec: &At<'_>, errors: &mut Errors) {
         if attacher.text().len() > DRIVER_NAME_BYTES_MAX {
             errors.too_long(&attacher, DRIVER_NAME_BYTES_MAX);
         }
-        errors.faults(&attacher, names::caseless_dns1123_subdomain(attacher.text()));
+        errors.faults_by_declaration(&attacher, names::caseless_dns1123_subdomain(attacher.text()));
     }
     let source = spec.get("source");
     let volume = source.get("persistentVolumeName");
@@ -166,11 +185,46 @@ fn volume_attachment(spec: &At<'_>, errors: &mut Errors) {
         (true, false) if volume.text().is_empty() => {
             errors.required(&volume, "must specify non empty persistentVolumeName");
         }
-        (true, false) | (false, true) => {}
+        (true, false) => {}
+        (false, true) => inline_volume(&source.get("inlineVolumeSpec"), errors),
     }
     errors.subdomain(&spec.get("nodeName"));
     if !volume.is_null() {
         errors.subdomain(&volume);
+    }
+}
+
+/// A volume that stands in an attachment instead of being an object.
+fn inline_volume(spec: &At<'_>, errors: &mut Errors) {
+    const NOT_INLINE: &str = "may not be specified in the context of inline volumes";
+    for field in ["claimRef", "capacity"] {
+        let at = spec.get(field);
+        if !at.is_null() && at.len() > 0 {
+            errors.forbidden(&at, NOT_INLINE);
+        }
+    }
+    if spec.get("csi").is_null() {
+        errors.required(&spec.get("csi"), "has to be specified in the context of inline volumes");
+    }
+    let (modes, policy, place) =
+        (spec.get("accessModes"), spec.get("persistentVolumeReclaimPolicy"), spec.get("nodeAffinity"));
+    if modes.len() == 0 {
+        errors.required(&modes, "");
+    }
+    core::access_modes(&modes, errors);
+    if !matches!(policy.text(), "" | "Retain") {
+        errors.forbidden(&policy, "may only be Retain in the context of inline volumes");
+    }
+    if !place.is_null() {
+        errors.forbidden(&place, NOT_INLINE);
+    }
+    core::volume_source(spec, errors);
+    let (class, mode) = (spec.get("storageClassName"), spec.get("volumeMode"));
+    if !class.text().is_empty() {
+        errors.forbidden(&class, NOT_INLINE);
+    }
+    if !mode.is_null() && mode.text() != "Filesystem" {
+        errors.forbidden(&mode, "may not specify volumeMode other than Filesystem in the context of inline volumes");
     }
 }
 

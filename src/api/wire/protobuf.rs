@@ -4,6 +4,7 @@
 //! Called by: the API server, for clients that send or accept `application/vnd.kubernetes.protobuf`.
 //! Never: has code for one kind; only types with a wire form of their own (times, quantities, ...) are spelt out.
 
+pub(crate) mod put;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use crate::schema::Type;
 
 pub const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
 pub const WATCH_CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+/// Bytes that say the length of a frame, before it.
+pub const FRAME_PREFIX: usize = 4;
 const MAGIC: &[u8; 4] = b"k8s\0";
 /// Messages nest no deeper than this; the deepest honest ones are JSON schemas.
 const DEPTH_MAX: usize = 256;
@@ -85,9 +88,9 @@ pub fn has_form(api_version: &str, kind: &str) -> bool {
 
 /// One event of a watch as it goes on the wire: four bytes of length, then the event without an envelope around it.
 pub fn watch_frame(event: &str, object: &Value) -> Result<Vec<u8>, ProtobufError> {
-    let mut out = vec![0; 4];
+    let mut out = vec![0; FRAME_PREFIX];
     write::watch_event(&mut out, event, &encode(object)?);
-    let length = (out.len() - 4) as u32;
-    out[..4].copy_from_slice(&length.to_be_bytes());
+    let length = (out.len() - FRAME_PREFIX) as u32;
+    out[..FRAME_PREFIX].copy_from_slice(&length.to_be_bytes());
     Ok(out)
 }

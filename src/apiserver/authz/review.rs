@@ -158,6 +158,7 @@ fn rules_review(authorizer: &dyn Authorizer, user: &UserInfo, mut review: Value)
     }
     let rules = authorizer.rules(user, &namespace);
     // The answer repeats nothing of the question.
+    review["metadata"] = json!({});
     review["spec"] = json!({});
     review["status"] = json!({
         "resourceRules": rules.resource_rules, "nonResourceRules": rules.non_resource_rules,

@@ -29,12 +29,16 @@ fn documents(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Every default Role, RoleBinding, ClusterRole and ClusterRoleBinding, marked as such.
+/// Every default Role, RoleBinding, ClusterRole and ClusterRoleBinding, marked as what the server keeps.
 pub fn rbac() -> Vec<Value> {
     let mut objects: Vec<Value> = RBAC.iter().flat_map(|text| documents(text)).collect();
     objects.push(all_controllers(&objects));
     for object in &mut objects {
-        object["metadata"]["labels"]["kubernetes.io/bootstrapping"] = "rbac-defaults".into();
+        // Who lists the defaults of Kubernetes by this label does not expect what minik adds to them.
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if !["minik:", "kubeadm:"].iter().any(|owner| name.starts_with(owner)) {
+            object["metadata"]["labels"]["kubernetes.io/bootstrapping"] = "rbac-defaults".into();
+        }
         object["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] = "true".into();
     }
     objects

@@ -15,7 +15,7 @@ mod proxy;
 mod refusal;
 pub mod relay;
 mod stream;
-mod websocket;
+pub mod websocket;
 
 pub use dial::Dialer;
 

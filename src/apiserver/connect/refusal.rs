@@ -7,14 +7,13 @@
 use std::sync::Arc;
 
 use http::Response;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use minik_api::Status;
-use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::headers::{is_websocket, listed};
-use super::websocket::{self, BINARY, frame, goodbye};
+use super::websocket;
 use crate::body::Body;
 use crate::server::Core;
 
@@ -31,26 +30,16 @@ pub fn speaks_channels(headers: &HeaderMap) -> bool {
     is_websocket(headers) && headers.contains_key(header::SEC_WEBSOCKET_KEY) && protocol(headers).is_some()
 }
 
-fn message(status: &Status) -> Vec<u8> {
+fn message(status: &Status) -> Message {
     let mut payload = vec![ERROR_CHANNEL];
     payload.extend(status.to_json().to_string().bytes());
-    let mut bytes = frame(BINARY, &payload);
-    bytes.extend(goodbye());
-    bytes
+    Message::binary(payload)
 }
 
 /// Accepts the WebSocket, tells the error and closes.
 pub fn tell(core: &Arc<Core>, client: OnUpgrade, headers: &HeaderMap, status: &Status) -> Response<Body> {
-    let response = websocket::accepted(headers, protocol(headers));
-    let bytes = message(status);
-    core.tasks.spawn(async move {
-        let Ok(client) = client.await else { return };
-        let mut client = TokioIo::new(client);
-        if client.write_all(&bytes).await.is_ok() {
-            let _ = client.shutdown().await;
-        }
-    });
-    response
+    websocket::speak(core, client, futures::stream::iter([message(status)]));
+    websocket::accepted(headers, protocol(headers).map(HeaderValue::from_static).as_ref())
 }
 
 #[cfg(test)]
@@ -58,17 +47,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_comes_on_the_error_channel_and_then_the_end() {
-        let bytes = message(&Status::bad_request("no"));
-        assert_eq!(bytes[0], BINARY);
-        let text = String::from_utf8_lossy(&bytes);
-        assert!(text.contains("\u{3}{") && text.contains(r#""message":"no""#), "{text}");
-        assert_eq!(bytes[bytes.len() - 4..], [0x88, 2, 0x03, 0xe8]);
-    }
-
-    #[test]
-    fn long_messages_carry_their_length_in_two_bytes() {
-        assert_eq!(frame(BINARY, &[7; 300])[..4], [BINARY, 126, 1, 44]);
-        assert_eq!(frame(BINARY, &[7; 5])[..2], [BINARY, 5]);
+    fn the_status_comes_on_the_error_channel() {
+        let text = message(&Status::bad_request("no")).into_data();
+        let text = String::from_utf8_lossy(&text);
+        assert!(text.starts_with("\u{3}{") && text.contains(r#""message":"no""#), "{text}");
     }
 }

@@ -97,6 +97,7 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
         subresources: Vec::new(),
         stored_group: group.into(),
         stored_version: stored.to_string().into(),
+        hashed_version: stored.to_string().into(),
         selectable_fields: version["selectableFields"]
             .as_array()
             .into_iter()
@@ -109,6 +110,7 @@ fn row(spec: &Value, version: &Value, stored: &str) -> Served {
         create_on_update: false,
         unconditional_update: false,
         status_keeps_metadata: true,
+        status_has_no_table: false,
         dependents: Dependents::Delete,
         returns_deleted: false,
     };

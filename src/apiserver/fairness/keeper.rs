@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use http::Method;
 use minik_api::{Status, object, resources};
 use serde_json::{Value, json};
@@ -21,6 +21,10 @@ use crate::server::Core;
 
 const SCHEMAS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
 const LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
+/// Who upstream says has written the defaults.
+const PRODUCER: &str = "fieldManager=api-priority-and-fairness-config-producer-v1";
+/// Who upstream says has written the condition.
+const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
 
 type Known = BTreeMap<String, Arc<Value>>;
 
@@ -38,18 +42,29 @@ pub fn start(core: &Arc<Core>) {
             schemas.changes.map(|change| (false, change)),
         );
         settle(&core, &known_levels, &known_schemas).await;
-        while let Some((is_level, change)) = changes.next().await {
-            let known = if is_level { &mut known_levels } else { &mut known_schemas };
-            match change {
-                Change::Put(object) => known.insert(object::name(&object).into(), object),
-                Change::Delete(object) => known.remove(object::name(&object)),
-            };
+        while let Some(first) = changes.next().await {
+            // What has happened meanwhile is settled with it: the defaults alone are some twenty changes.
+            let mut next = Some(first);
+            while let Some((is_level, change)) = next {
+                let known = if is_level { &mut known_levels } else { &mut known_schemas };
+                match change {
+                    Change::Put(object) => known.insert(object::name(&object).into(), object),
+                    Change::Delete(object) => known.remove(object::name(&object)),
+                };
+                next = changes.next().now_or_never().flatten();
+            }
             settle(&core, &known_levels, &known_schemas).await;
         }
     });
 }
 
 async fn settle(core: &Arc<Core>, levels: &Known, schemas: &Known) {
+    // First, since somebody may be waiting for it who has just made the schema.
+    for (name, schema) in schemas {
+        if let Some(condition) = dangling(schema, levels) {
+            told(core.apply(&format!("{SCHEMAS}/{name}/status"), CONSUMER, &condition).await, name);
+        }
+    }
     let plain = |known: &Known, wanted: Vec<Value>| {
         let mut all: BTreeMap<String, Value> =
             wanted.into_iter().filter(defaults::is_mandatory).map(|o| (object::name(&o).to_string(), o)).collect();
@@ -63,15 +78,10 @@ async fn settle(core: &Arc<Core>, levels: &Known, schemas: &Known) {
         let name = object::name(&wanted).to_string();
         let outcome = match plan(known.get(&name).map(Arc::as_ref), &wanted) {
             Step::Keep => Ok(Value::Null),
-            Step::Create => core.call(Method::POST, path, Some(&wanted)).await,
-            Step::Update(mended) => core.call(Method::PUT, &format!("{path}/{name}"), Some(&mended)).await,
+            Step::Create => core.call(Method::POST, &format!("{path}?{PRODUCER}"), Some(&wanted)).await,
+            Step::Update(mended) => core.call(Method::PUT, &format!("{path}/{name}?{PRODUCER}"), Some(&mended)).await,
         };
         told(outcome, &name);
-    }
-    for (name, schema) in schemas {
-        if let Some(mended) = dangling(schema, levels) {
-            told(core.call(Method::PUT, &format!("{SCHEMAS}/{name}/status"), Some(&mended)).await, name);
-        }
     }
 }
 
@@ -135,7 +145,7 @@ fn is_default(value: &Value) -> bool {
     value.is_null() || *value == 0 || *value == false
 }
 
-/// The schema with the right condition; `None` when it has it.
+/// What to apply to a schema for the right condition; `None` when it has it.
 fn dangling(schema: &Value, levels: &Known) -> Option<Value> {
     let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or("");
     let text = format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?}");
@@ -148,14 +158,13 @@ fn dangling(schema: &Value, levels: &Known) -> Option<Value> {
     if known.is_some_and(|c| c["status"] == status && c["reason"] == reason && c["message"] == message) {
         return None;
     }
-    let time =
-        known.filter(|c| c["status"] == status).map_or_else(|| now().into(), |c| c["lastTransitionTime"].clone());
-    let mut mended = schema.clone();
-    let others = conditions.into_iter().flatten().filter(|c| c["type"] != "Dangling").cloned();
-    let new =
-        json!({"type": "Dangling", "status": status, "lastTransitionTime": time, "reason": reason, "message": message});
-    mended["status"]["conditions"] = others.chain([new]).collect::<Vec<_>>().into();
-    Some(mended)
+    Some(json!({
+        "kind": "FlowSchema", "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+        "metadata": {"name": object::name(schema)},
+        "status": {"conditions": [{
+            "type": "Dangling", "status": status, "lastTransitionTime": now(), "reason": reason, "message": message,
+        }]},
+    }))
 }
 
 #[cfg(test)]
@@ -181,13 +190,15 @@ mod tests {
 
     #[test]
     fn a_schema_without_its_level_says_so() {
-        let schema = json!({"metadata": {"name": "s"}, "spec": {"priorityLevelConfiguration": {"name": "gone"}}});
-        let mended = dangling(&schema, &Known::new()).expect("the condition is missing");
-        let condition = &mended["status"]["conditions"][0];
+        let mut schema = json!({"metadata": {"name": "s"}, "spec": {"priorityLevelConfiguration": {"name": "gone"}}});
+        let applied = dangling(&schema, &Known::new()).expect("the condition is missing");
+        assert_eq!(applied["metadata"], json!({"name": "s"}));
+        let condition = &applied["status"]["conditions"][0];
         assert_eq!(
             (&condition["type"], &condition["status"], &condition["reason"]),
             (&json!("Dangling"), &json!("True"), &json!("NotFound"))
         );
-        assert_eq!(dangling(&mended, &Known::new()), None);
+        schema["status"] = applied["status"].clone();
+        assert_eq!(dangling(&schema, &Known::new()), None);
     }
 }

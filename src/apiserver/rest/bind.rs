@@ -26,7 +26,10 @@ pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
     let options = WriteOptions::of(call, "CreateOptions")?;
     let mut binding = decode::body(call, &call.kind(), options.validation)?;
     decode::check_namespace(&mut binding, &call.info.namespace)?;
-    let name = if call.info.name.is_empty() { object::name(&binding).to_string() } else { call.info.name.clone() };
+    let name = object::name(&binding).to_string();
+    if !call.info.name.is_empty() && call.info.name != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
     check(&binding, &name)?;
     let mut review = admit::review(
         call,

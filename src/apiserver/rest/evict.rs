@@ -77,7 +77,7 @@ async fn tell_why(core: &Core, key: &str, deletion: &mut DeleteOptions) -> Resul
         }
         let condition = serde_json::json!({
             "type": DISRUPTION, "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
-            "lastProbeTime": null, "lastTransitionTime": now(), "observedGeneration": object::generation(&pod),
+            "lastProbeTime": null, "lastTransitionTime": now(),
         });
         let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.retain(|c| c["type"] != DISRUPTION);

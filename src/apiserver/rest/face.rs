@@ -90,10 +90,7 @@ impl Face {
         }
         match self {
             Face::Whole => strategy::prepare_update(&served.row, &mut new, old),
-            Face::Status => {
-                strategy::prepare_status_update(&served.row, &mut new, old);
-                strategy::note_phase(&served.row, &mut new, old, &now());
-            }
+            Face::Status => strategy::prepare_status_update(&served.row, &mut new, old),
             Face::Scale => new = scaled(served, old, &new)?,
             Face::Finalize => new = keep_but(old, &new, &["spec.finalizers"]),
             Face::Approval => approved(&mut new, old),

@@ -162,7 +162,7 @@ pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Statu
             let items = selected.entries.iter().map(|e| item(served, &e.value)).collect();
             Ok(joined(call, &served.row.list_kind, &served.row.api_version(), selected, items))
         }
-        Form::MetadataList if plain => {
+        Form::MetadataList if plain && !selected.entries.is_empty() => {
             let items = selected.entries.iter().map(|e| Item {
                 open: METADATA_ITEM,
                 rest: stored::metadata_of(e),
@@ -195,9 +195,10 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
         Form::MetadataList => (
             "PartialObjectMetadataList".into(),
             "meta.k8s.io/v1".into(),
-            items.iter().map(reply::metadata_only).collect(),
+            // None at all are no list, as upstream writes it.
+            if items.is_empty() { Value::Null } else { items.iter().map(reply::metadata_only).collect() },
         ),
-        _ => (served.row.list_kind.clone(), served.row.api_version(), items),
+        _ => (served.row.list_kind.clone(), served.row.api_version(), items.into()),
     };
     let list = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
     Ok(reply::tree(accept, 200, &list))
@@ -225,7 +226,7 @@ fn joined(call: &Call, kind: &str, api_version: &str, selected: &Selected, items
     let head = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
     let commas = items.len().saturating_sub(1);
     let length: usize = items.iter().map(|i| i.open.len() + i.rest.len() + i.close.len()).sum();
-    let length = head.len() + length + commas + 2;
+    let length = head.len() + length + commas + 3;
     let mut chunks = chunks(head, items);
     if length <= CHUNK_BYTES || call.accept.gzip {
         let mut all = BytesMut::with_capacity(length);
@@ -252,7 +253,7 @@ fn chunks(head: String, items: Vec<Item>) -> impl Iterator<Item = Bytes> {
         while pending.len() < CHUNK_BYTES {
             let Some(item) = items.next() else {
                 ended = true;
-                pending.put_slice(b"]}");
+                pending.put_slice(b"]}\n");
                 break;
             };
             if !std::mem::take(&mut first) {

@@ -21,11 +21,12 @@ pub mod special;
 pub mod update;
 pub mod watch;
 pub mod watch_frame;
+pub mod watch_socket;
 
 use std::sync::Arc;
 
 use http::Response;
-use minik_api::{Status, Verb};
+use minik_api::{Status, Verb, names};
 
 use crate::body::Body;
 use crate::call::Call;
@@ -52,6 +53,22 @@ fn page_not_found(call: &Call) -> Result<Response<Body>, Status> {
     }
 }
 
+/// Names of the path that can be no part of a key in the store.
+fn check_key(call: &Call) -> Result<(), Status> {
+    let (name, namespace) = (call.info.name.as_str(), call.info.namespace.as_str());
+    let faults = names::path_segment(name);
+    if !faults.is_empty() {
+        return Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {}", faults.join(";"))));
+    }
+    if matches!(namespace, "." | "..") {
+        let rest = if name.is_empty() { String::new() } else { format!("/{name}") };
+        // A failure without a reason, as upstream has it.
+        let message = format!("invalid key: {:?}", format!("/{}/{namespace}{rest}", call.served.row.plural));
+        return Err(Status::new(500, "", message));
+    }
+    Ok(())
+}
+
 pub async fn handle(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
     let Some(verb) = crate::catalog::verb(&call.info.verb) else { return Err(method_not_allowed(call)) };
     let row = &call.served.row;
@@ -66,6 +83,10 @@ pub async fn handle(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
         let unknown = call.info.name.is_empty() && call.served.custom().is_none();
         return if unknown { Err(method_not_allowed(call)) } else { page_not_found(call) };
     }
+    if !call.info.rest.trim_matches('/').is_empty() {
+        return page_not_found(call);
+    }
+    check_key(call)?;
     if !row.is_namespaced() && !call.info.namespace.is_empty() && row.plural != "namespaces" {
         return page_not_found(call);
     }

@@ -60,6 +60,8 @@ fn open_token(text: &str) -> Result<Token, Status> {
 impl PageRequest {
     pub fn of(query: &Query) -> Result<Self, Status> {
         check(query)?;
+        // Upstream reads all options before it heeds any.
+        query.number("timeoutSeconds")?;
         let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
         let (version, exact) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
         if !query.get("continue").is_empty() {

@@ -207,7 +207,8 @@ fn applied_configuration(call: &Call, options: &WriteOptions) -> Result<Value, S
     crate::rest::update::check_name(call, &mut tree)?;
     // Only checked: what the applier did not say shows in messages about what it did.
     crate::decode::check_namespace(&mut tree.clone(), call.object_namespace())?;
-    if let Some(fault) = repeated_key(&call.body) {
+    if let Some(fault) = crate::decode::repeated_key(&call.body) {
+        let fault = format!("error converting YAML to JSON: {fault}");
         match options.validation {
             FieldValidation::Strict => {
                 return Err(Status::bad_request(format!("error strict decoding patch: {fault}")));
@@ -217,58 +218,9 @@ fn applied_configuration(call: &Call, options: &WriteOptions) -> Result<Value, S
         }
     }
     // What the schema does not know, apply itself refuses, whatever the client wants validated.
-    reread(call, &kind, tree.clone(), FieldValidation::Ignore)?;
+    if let Err(status) = reread(call, &kind, tree.clone(), FieldValidation::Ignore) {
+        apply::check(&tree, structure(call))?;
+        return Err(status);
+    }
     Ok(tree)
-}
-
-/// A key that stands twice in one mapping, in the words of Go's YAML.
-fn repeated_key(body: &[u8]) -> Option<String> {
-    let error = serde_yaml::from_slice::<serde_yaml::Value>(body).err()?;
-    let said = error.to_string();
-    let (_, rest) = said.split_once("duplicate entry with key \"")?;
-    let (key, _) = rest.split_once('"')?;
-    let text = String::from_utf8_lossy(body);
-    let line = second_line(&text, key).or(error.location().map(|l| l.line())).unwrap_or(1);
-    Some(format!(
-        "error converting YAML to JSON: yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map"
-    ))
-}
-
-/// The line on which `key` stands for the second time at one depth.
-fn second_line(text: &str, key: &str) -> Option<usize> {
-    let mut seen: Vec<usize> = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let content = line.trim_start();
-        if content.is_empty() || content.starts_with('#') {
-            continue;
-        }
-        let item = content.trim_start_matches("- ").trim_start();
-        // An element of a list begins a mapping of its own.
-        let depth = line.len() - item.len();
-        seen.retain(|d| *d < depth || (*d == depth && item.len() == content.len()));
-        let named = item.trim_start_matches(['"', '\'']).strip_prefix(key);
-        if !named.is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':')) {
-            continue;
-        }
-        if seen.contains(&depth) {
-            return Some(index + 1);
-        }
-        seen.push(depth);
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repeated_key_is_found_with_its_line() {
-        let text = "\na: 1\nspec:\n  foo: x\n  list:\n  - foo: y\n  - foo: z\n  foo: w\n";
-        assert_eq!(
-            repeated_key(text.as_bytes()).as_deref(),
-            Some("error converting YAML to JSON: yaml: unmarshal errors:\n  line 8: key \"foo\" already set in map")
-        );
-        assert_eq!(repeated_key(b"a: 1\nb:\n  a: 1\n"), None);
-    }
 }

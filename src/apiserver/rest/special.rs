@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use http::Response;
-use minik_api::registry::GroupVersionKind;
-use minik_api::{FieldError, Status, object};
+use minik_api::registry::{self, GroupVersionKind};
+use minik_api::schema::Type;
+use minik_api::{FieldError, Status, apply, object};
 use minik_store::Write;
 use serde_json::{Value, json};
 
@@ -164,8 +165,9 @@ pub async fn subresource(core: &Arc<Core>, call: &Call) -> Result<Response<Body>
 }
 
 /// What is not stored passes admission all the same.
-async fn admitted(core: &Arc<Core>, call: &Call, tree: Value) -> Result<Value, Status> {
+async fn admitted(core: &Arc<Core>, call: &Call, mut tree: Value) -> Result<Value, Status> {
     let options = WriteOptions::of(call, "CreateOptions")?;
+    note_fields(call, &options, &mut tree);
     let subject = Subject {
         operation: Operation::Create,
         kind: call.kind(),
@@ -179,4 +181,13 @@ async fn admitted(core: &Arc<Core>, call: &Call, tree: Value) -> Result<Value, S
     admit::mutate(core, call, &mut review).await?;
     admit::validate(core, call, &review).await?;
     Ok(review.object)
+}
+
+/// Nothing of it is stored, and yet the answer says who has set which field.
+fn note_fields(call: &Call, options: &WriteOptions, tree: &mut Value) {
+    let kind = call.kind();
+    let Some(of) = Type::of_kind(&kind.group, &kind.version, &kind.kind) else { return };
+    let (manager, api_version) = (&options.field_manager, registry::api_version(&kind.group, &kind.version));
+    let (name, subresource) = (of.openapi_name(), &call.info.subresource);
+    apply::track_update(None, tree, manager, apply::Operation::Update, &name, &api_version, subresource, &now());
 }

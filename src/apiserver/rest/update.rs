@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::admission::Operation;
 use crate::body::Body;
-use crate::call::{Call, WriteOptions};
+use crate::call::{Call, WriteOptions, now};
 use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
 use crate::rest::create::{self, Outcome, Track, default, note, respond, store_failure, to_stored};
@@ -121,6 +121,10 @@ impl Change<'_> {
         keep_identity(&mut new, &old);
         if self.track == Track::Update && self.face != Face::Whole {
             note(call, Some(&old), &mut new, self.options, self.face.subresource());
+        }
+        if self.face == Face::Status {
+            // After that: the moment is the server's, so nobody owns it.
+            strategy::note_phase(&call.served.row, &mut new, &old, &now());
         }
         self.check(call, &new, &old)?;
         let writes = special::allocate(core, call, &mut new, Some(&old), self.options.dry_run)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
 use http::{Response, header};
 use minik_api::{FieldError, Status};
 use minik_store::{Entry, Error, Event, EventKind, Range, Revision};
@@ -20,11 +21,13 @@ use crate::body::{self, Body};
 use crate::call::Call;
 use crate::catalog::Served;
 use crate::custom::conversion;
+use crate::negotiate;
 use crate::query::Query;
 use crate::rest::get::{not_older_than, parse_revision};
 use crate::rest::list::prefix_of;
 use crate::rest::select::Selector;
-use crate::rest::watch_frame::Frames;
+use crate::rest::watch_frame::{Frames, Framing};
+use crate::rest::watch_socket::{self, Asked};
 use crate::server::Core;
 
 /// Upstream's `--min-request-timeout`: a watch that names no end lasts so long, up to twice that.
@@ -104,7 +107,12 @@ pub async fn watch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Stat
     if matches!(start, Start::State { .. }) {
         not_older_than(core, parse_revision(call.query.get("resourceVersion"))?).await?;
     }
-    let mut frames = Frames::new(call.accept, call.query.clone());
+    let asked = watch_socket::asked(call);
+    let framing = if matches!(asked, Asked::Stream) { Framing::Stream } else { Framing::Messages(Vec::new()) };
+    if !call.accept.encoding.has_stream() {
+        return Err(negotiate::not_streamable());
+    }
+    let mut frames = Frames::new(call.accept, call.query.clone(), framing);
     let (initial, after) = match start {
         Start::State { .. } => {
             let range = Range { prefix: &prefix, ..Range::default() };
@@ -115,17 +123,18 @@ pub async fn watch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Stat
         Start::After(Revision(0)) => (Vec::new(), core.store.revision()),
         Start::After(revision) => (Vec::new(), revision),
     };
-    let content_type = frames.content_type();
     let watch = match core.store.watch(&prefix, after) {
         Ok(watch) => watch,
         Err(error) => {
             // Upstream opens the stream first and says so inside it.
             let mut out = BytesMut::new();
             frames.error(&mut out, &too_old(&error));
-            return Ok(streamed(content_type, body::full(out.freeze())));
+            let pieces = frames.pieces(out.freeze());
+            return Ok(streamed(core, asked, &frames, futures::stream::iter([pieces])));
         }
     };
     let now = Instant::now();
+    let described = frames.clone();
     let watching = Watching {
         core: core.clone(),
         served: call.served.clone(),
@@ -140,12 +149,28 @@ pub async fn watch(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Stat
         stopping: core.stopping.clone(),
         ended: false,
     };
-    let chunks = futures::stream::unfold(watching, |mut w| async move { w.next().await.map(|chunk| (chunk, w)) });
-    Ok(streamed(content_type, body::stream(chunks)))
+    let chunks = futures::stream::unfold(watching, |mut w| async move {
+        let chunk = w.next().await?;
+        Some((w.frames.pieces(chunk), w))
+    });
+    Ok(streamed(core, asked, &described, chunks))
 }
 
-fn streamed(content_type: &str, body: Body) -> Response<Body> {
-    Response::builder().header(header::CONTENT_TYPE, content_type).body(body).expect("constant headers")
+fn streamed(
+    core: &Arc<Core>,
+    asked: Asked,
+    frames: &Frames,
+    chunks: impl Stream<Item = Vec<Bytes>> + Send + 'static,
+) -> Response<Body> {
+    let pieces = chunks.flat_map(futures::stream::iter);
+    match asked {
+        Asked::Stream => Response::builder()
+            .header(header::CONTENT_TYPE, frames.content_type())
+            .body(body::stream(pieces))
+            .expect("constant headers"),
+        Asked::Socket(socket) => socket.tell(core, frames.is_text(), pieces),
+        Asked::Refused(response) => response,
+    }
 }
 
 fn timeout(query: &Query) -> Result<Duration, Status> {

@@ -15,22 +15,50 @@ use crate::query::Query;
 use crate::{reply, stored};
 
 /// How the events of one watch are written.
+#[derive(Clone)]
 pub struct Frames {
     pub accept: Accept,
     pub query: Query,
     /// Columns are sent with the first event only.
     headers_sent: bool,
+    framing: Framing,
+}
+
+/// Where one event ends and the next begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// As the encoding says: a line, a document, a length before it.
+    Stream,
+    /// By the messages of the connection; so far events end here.
+    Messages(Vec<usize>),
 }
 
 impl Frames {
-    pub fn new(accept: Accept, query: Query) -> Self {
-        Self { accept, query, headers_sent: false }
+    pub fn new(accept: Accept, query: Query, framing: Framing) -> Self {
+        Self { accept, query, headers_sent: false, framing }
+    }
+
+    /// Whether events are text, in any framing.
+    pub fn is_text(&self) -> bool {
+        self.accept.encoding != Encoding::Protobuf
+    }
+
+    /// The pieces of `chunk`, which is what was written since the last call: a message each, or all in one.
+    pub fn pieces(&mut self, mut chunk: Bytes) -> Vec<Bytes> {
+        let Framing::Messages(ends) = &mut self.framing else { return vec![chunk] };
+        let mut begin = 0;
+        std::mem::take(ends).into_iter().map(|end| chunk.split_to(end - std::mem::replace(&mut begin, end))).collect()
+    }
+
+    fn end(&mut self, out: &BytesMut) {
+        if let Framing::Messages(ends) = &mut self.framing {
+            ends.push(out.len());
+        }
     }
 
     pub fn content_type(&self) -> &'static str {
         match (self.accept.encoding, self.accept.form) {
             (Encoding::Protobuf, Form::Object | Form::Metadata | Form::MetadataList) => protobuf::WATCH_CONTENT_TYPE,
-            (Encoding::Yaml, _) => "application/yaml;stream=watch",
             _ => "application/json",
         }
     }
@@ -39,7 +67,8 @@ impl Frames {
     pub fn object(&mut self, out: &mut BytesMut, served: &Served, kind: &'static str, value: &Bytes) {
         let plain = self.accept.encoding == Encoding::Json && self.accept.form == Form::Object;
         if plain && served.can_copy(value) {
-            return json_frame(out, kind, value);
+            json_frame(out, kind, value);
+            return self.end(out);
         }
         self.tree(out, served, kind, &reply::served(served, value));
     }
@@ -55,6 +84,7 @@ impl Frames {
                     table["columnDefinitions"] = Value::Null;
                 }
                 json_frame(out, kind, &stored::to_json(&table));
+                self.end(out);
             }
         }
     }
@@ -84,19 +114,16 @@ impl Frames {
         self.write(out, "ERROR", &status.to_json());
     }
 
-    fn write(&self, out: &mut BytesMut, kind: &'static str, tree: &Value) {
+    fn write(&mut self, out: &mut BytesMut, kind: &'static str, tree: &Value) {
         match self.accept.encoding {
             Encoding::Protobuf if self.accept.form != Form::Table => match protobuf::watch_frame(kind, tree) {
-                Ok(frame) => out.put_slice(&frame),
+                Ok(frame) if self.framing == Framing::Stream => out.put_slice(&frame),
+                Ok(frame) => out.put_slice(&frame[protobuf::FRAME_PREFIX..]),
                 Err(error) => tracing::warn!(%error, "an event has no protobuf form"),
             },
-            Encoding::Yaml => {
-                let event = json!({"type": kind, "object": tree});
-                out.put_slice(b"---\n");
-                out.put_slice(serde_yaml::to_string(&event).unwrap_or_default().as_bytes());
-            }
             _ => json_frame(out, kind, &stored::to_json(tree)),
         }
+        self.end(out);
     }
 }
 

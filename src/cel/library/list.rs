@@ -31,7 +31,6 @@ pub fn find(name: &str) -> Option<Run> {
             }
             _ => text::last_index_of(&args),
         },
-        "includes" => |args| Ok(Value::Bool(includes(&args[0], &args[1])?)),
         "slice" => slice,
         "flatten" => flatten,
         "distinct" => distinct,
@@ -77,14 +76,6 @@ fn position(index: Option<usize>) -> Value<'static> {
 
 fn contains_all(list: &List<'_>, wanted: &List<'_>) -> bool {
     wanted.iter().all(|wanted| list.iter().any(|item| item.equals(&wanted)))
-}
-
-/// Whether a list has the element, or is it.
-fn includes(of: &Value<'_>, wanted: &Value<'_>) -> Result<bool, Failure> {
-    Ok(match of {
-        Value::List(list) => list.iter().any(|item| item.equals(wanted)),
-        single => single.equals(wanted),
-    })
 }
 
 fn is_sorted(args: Vec<Value<'_>>) -> Outcome<'_> {

@@ -9,45 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::ProtobufError;
+use super::put::{bytes, double, int, nested};
 use crate::schema::{Field, Form, Shape, Type};
 
-const VARINT: u32 = 0;
-const FIXED64: u32 = 1;
-const BYTES: u32 = 2;
 static NULL: Value = Value::Null;
-
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-fn key(out: &mut Vec<u8>, tag: u32, wire: u32) {
-    varint(out, u64::from(tag << 3 | wire));
-}
-
-fn bytes(out: &mut Vec<u8>, tag: u32, value: &[u8]) {
-    key(out, tag, BYTES);
-    varint(out, value.len() as u64);
-    out.extend_from_slice(value);
-}
-
-fn int(out: &mut Vec<u8>, tag: u32, value: i64) {
-    key(out, tag, VARINT);
-    varint(out, value as u64);
-}
-
-/// A message whose length is known only after it is written: the length is put before it then.
-fn nested(out: &mut Vec<u8>, tag: u32, write: impl FnOnce(&mut Vec<u8>)) {
-    key(out, tag, BYTES);
-    let start = out.len();
-    write(out);
-    let mut length = Vec::with_capacity(5);
-    varint(&mut length, (out.len() - start) as u64);
-    out.splice(start..start, length);
-}
 
 pub(super) fn envelope(out: &mut Vec<u8>, object: &Value) -> Result<(), ProtobufError> {
     let Some(kind) = object["kind"].as_str() else { return Err(ProtobufError::NoKind) };
@@ -116,10 +81,7 @@ fn one(out: &mut Vec<u8>, tag: u32, shape: Shape, given: &Value) {
         Form::String => bytes(out, tag, given.as_str().unwrap_or("").as_bytes()),
         Form::Bool => int(out, tag, given.as_bool().unwrap_or(false).into()),
         Form::Int32 | Form::Int64 => int(out, tag, given.as_i64().unwrap_or(0)),
-        Form::Float64 => {
-            key(out, tag, FIXED64);
-            out.extend_from_slice(&given.as_f64().unwrap_or(0.0).to_le_bytes());
-        }
+        Form::Float64 => double(out, tag, given.as_f64().unwrap_or(0.0)),
         Form::Bytes => bytes(out, tag, &STANDARD.decode(given.as_str().unwrap_or("")).unwrap_or_default()),
         _ => nested(out, tag, |out| value(out, shape, given)),
     }
