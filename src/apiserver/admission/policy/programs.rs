@@ -81,7 +81,10 @@ impl Programs {
         }
         let (mut variables, mut broken) = (Vec::new(), Vec::new());
         let mut known = Vec::new();
-        names.declare("variables", of_variables(&known));
+        // Upstream composes variables only where there may be some.
+        if is_mutating || !list("variables").is_empty() {
+            names.declare("variables", of_variables(&known));
+        }
         for variable in list("variables") {
             let name = text(variable, "name");
             match compile(&names, &text(variable, "expression"), &[Type::Dyn]) {
