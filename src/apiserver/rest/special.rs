@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use http::Response;
+use jiff::Timestamp;
 use minik_api::registry::GroupVersionKind;
+use minik_api::wire::time;
 use minik_api::{FieldError, Status, object};
 use minik_store::Write;
 use serde_json::{Value, json};
@@ -97,10 +99,9 @@ pub fn release(call: &Call, old: &Value) -> Vec<Write> {
     if is(&call.served, "", "Service") { services::release(old) } else { Vec::new() }
 }
 
-/// A Namespace also waits for its own list of finalizers, in `spec`; a definition for the end of its objects.
+/// A Namespace also waits for its own list of finalizers, in `spec`.
 pub fn is_held(served: &Served, tree: &Value) -> bool {
     is(served, "", "Namespace") && tree["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
-        || (is_definition(served) && !object::is_deleting(tree))
 }
 
 fn is_definition(served: &Served) -> bool {
@@ -108,7 +109,7 @@ fn is_definition(served: &Served) -> bool {
 }
 
 pub fn may_vanish(call: &Call, tree: &Value) -> bool {
-    is_definition(&call.served) || !is_held(&call.served, tree)
+    !is_held(&call.served, tree)
 }
 
 pub fn terminating(served: &Served, tree: &mut Value) {
@@ -116,13 +117,33 @@ pub fn terminating(served: &Served, tree: &mut Value) {
         tree["status"]["phase"] = "Terminating".into();
         tree["metadata"].as_object_mut().expect("a stored object has metadata").remove("deletionGracePeriodSeconds");
     }
-    if is_definition(served) {
-        let mut finalizers: Vec<&str> = object::finalizers(tree).filter(|f| *f != definitions::CLEANUP).collect();
-        finalizers.push(definitions::CLEANUP);
-        tree["metadata"]["finalizers"] = json!(finalizers);
-        let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
-        definitions::set_condition(tree, "Terminating", "True", "InstanceDeletionPending", message, &now());
+}
+
+/// A definition's first deletion is not like others': whatever the client asks for, its objects go first.
+pub fn ending(served: &Served, old: &Value, now: Timestamp) -> Option<Value> {
+    if !is_definition(served) || object::is_deleting(old) {
+        return None;
     }
+    let mut tree = old.clone();
+    let now = time::format_seconds(now);
+    tree["metadata"]["deletionTimestamp"] = now.as_str().into();
+    let mut finalizers: Vec<&str> = object::finalizers(old).collect();
+    if !finalizers.contains(&definitions::CLEANUP) {
+        finalizers.push(definitions::CLEANUP);
+    }
+    tree["metadata"]["finalizers"] = json!(finalizers);
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    definitions::set_condition(&mut tree, "Terminating", "True", "InstanceDeletionPending", message, &now);
+    Some(tree)
+}
+
+/// Upstream has hands of their own for the deletion of Namespaces and of definitions, with words of their own for a
+/// precondition that fails: what they are before the field's name.
+pub fn precondition_words(served: &Served) -> Option<&'static str> {
+    if is(served, "", "Namespace") {
+        return Some("Precondition failed");
+    }
+    is_definition(served).then_some("precondition failed")
 }
 
 /// Before a deletion: what upstream says when the client leaves open what becomes of a Job's Pods.
