@@ -33,7 +33,6 @@ mod nonresource;
 pub mod objects;
 mod openapi;
 mod pipeline;
-mod policy_status;
 mod query;
 mod reply;
 mod rest;

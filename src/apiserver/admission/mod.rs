@@ -32,8 +32,7 @@ mod taint_nodes;
 pub mod webhook;
 
 pub use chain::Admissions;
-pub use policy::Types;
-pub use policy::{faults as policy_faults, warnings as policy_warnings, webhook_faults};
+pub use policy::{faults as policy_faults, webhook_faults};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -15,7 +15,6 @@ mod prune;
 mod rules;
 mod validate;
 
-pub use declare::escape;
 pub use definition::faults;
 pub use names::{Naming, naming, rows};
 

@@ -5,10 +5,11 @@
 //! Never: judges what a policy means.
 
 use minik_api::{FieldError, names};
+use minik_cel::identifier::is_identifier;
+use minik_cel::policy::{Programs, Types};
 use serde_json::Value;
 
 use super::super::expression::{Compiled, Params, condition};
-use super::programs::{Programs, Types};
 
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 const ANNOTATIONS_MAX: usize = 20;
@@ -94,11 +95,9 @@ fn variables(spec: &Value, programs: &Programs, found: &mut Vec<FieldError>) {
     for (index, variable) in list(spec, "variables").iter().enumerate() {
         let at = format!("spec.variables[{index}]");
         let (name, expression) = (text(variable, "name"), text(variable, "expression"));
-        let identifier = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if name.trim().is_empty() {
             found.push(FieldError::required(format!("{at}.name"), "name is not specified"));
-        } else if !identifier {
+        } else if !is_identifier(name) {
             found.push(FieldError::invalid(format!("{at}.name"), &name.into(), "must be a valid CEL identifier"));
         }
         if expression.trim().is_empty() {
