@@ -15,7 +15,7 @@ pub mod bootstrap;
 mod bootstrap_objects;
 mod call;
 mod catalog;
-mod compiled;
+mod contents;
 pub mod config;
 mod connect;
 mod custom;

@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::check::{At, Errors};
+use super::pod_certificates;
 use crate::names;
 
 /// All annotations of an object together.
@@ -23,6 +24,8 @@ pub enum NameRule<'a> {
     Address,
     /// Of a definition: this, its `plural.group`.
     Definition(&'a str),
+    /// Of a trust bundle of this signer, or of nobody.
+    TrustBundle(&'a str),
     /// Checked with the rest of the object.
     Free,
 }
@@ -39,6 +42,7 @@ impl NameRule<'_> {
                 faults.extend((name != wanted).then(|| DEFINITION_NAME.to_string()));
                 faults
             }
+            NameRule::TrustBundle(signer) => pod_certificates::bundle_name(name, signer),
             NameRule::Free => Vec::new(),
         }
     }

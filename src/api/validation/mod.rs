@@ -45,7 +45,7 @@ fn name_rule(group: &str, kind: &str) -> NameRule<'static> {
         // The older sort may be named anything.
         "Event" if group.is_empty() => NameRule::Free,
         "Namespace" | "Service" => NameRule::Label,
-        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "ClusterTrustBundle" => NameRule::PathSegment,
+        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" => NameRule::PathSegment,
         "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
         "CertificateSigningRequest" => NameRule::Free,
         "IPAddress" => NameRule::Address,
@@ -80,6 +80,7 @@ pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<Fie
         let of_definition = definition::name(object);
         let rule = match kind {
             "CustomResourceDefinition" => NameRule::Definition(&of_definition),
+            "ClusterTrustBundle" => NameRule::TrustBundle(object["spec"]["signerName"].as_str().unwrap_or("")),
             _ => name_rule(group, kind),
         };
         let namespaced = is_namespaced(group, version, kind);

@@ -31,6 +31,7 @@ mod storage_in_use;
 mod taint_nodes;
 pub mod webhook;
 
+pub use certificate_contents::faults as certificate_faults;
 pub use chain::Admissions;
 pub use policy::{faults as policy_faults, webhook_faults};
 

@@ -162,7 +162,7 @@ pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Statu
             let items = selected.entries.iter().map(|e| item(served, &e.value)).collect();
             Ok(joined(call, &served.row.list_kind, &served.row.api_version(), selected, items))
         }
-        Form::MetadataList if plain => {
+        Form::MetadataList if plain && !selected.entries.is_empty() => {
             let items = selected.entries.iter().map(|e| Item {
                 open: METADATA_ITEM,
                 rest: stored::metadata_of(&e.value),
@@ -191,7 +191,7 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
             item.remove("apiVersion");
         });
     }
-    let (kind, api_version, items) = match form {
+    let (kind, api_version, items): (_, _, Vec<Value>) = match form {
         Form::MetadataList => (
             "PartialObjectMetadataList".into(),
             "meta.k8s.io/v1".into(),
@@ -199,7 +199,11 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
         ),
         _ => (served.row.list_kind.clone(), served.row.api_version(), items),
     };
-    let list = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
+    let mut list = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
+    if form == Form::MetadataList && items.is_empty() {
+        // Upstream builds this list item by item, and Go has no list before the first.
+        list["items"] = Value::Null;
+    }
     Ok(reply::tree(accept, 200, &list))
 }
 

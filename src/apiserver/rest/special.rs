@@ -10,7 +10,7 @@ use http::Response;
 use jiff::Timestamp;
 use minik_api::registry::GroupVersionKind;
 use minik_api::wire::time;
-use minik_api::{FieldError, Status, object};
+use minik_api::{Status, object};
 use minik_store::Write;
 use serde_json::{Value, json};
 
@@ -61,11 +61,6 @@ pub fn note_times(kind: &GroupVersionKind, tree: &mut Value) {
         }
         _ => {}
     }
-}
-
-/// What is wrong with a new object and cannot be told from its fields alone.
-pub fn check_create(call: &Call, new: &Value) -> Option<FieldError> {
-    if is_signing_request(&call.served) { signing::check(new) } else { None }
 }
 
 /// Before a write to a subresource is judged.
