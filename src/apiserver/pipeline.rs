@@ -158,7 +158,9 @@ async fn admitted(
     }
     let accept = match served.custom() {
         Some(_) => Accept::without_protobuf(&parts.headers, &query)?,
-        None if !served.row.is_stored() => Accept::without_table(&parts.headers, &query)?,
+        None if !served.row.is_stored() || rest::special::has_plain_status(&served, &info.subresource) => {
+            Accept::without_table(&parts.headers, &query)?
+        }
         None => accept?,
     };
     let call = Call {

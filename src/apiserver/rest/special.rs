@@ -151,6 +151,12 @@ pub fn warn_of_deletion(call: &Call, says_what_follows: bool) {
     }
 }
 
+/// Whether `subresource` is a status that upstream shows as it is and not as a row.
+pub fn has_plain_status(served: &Served, subresource: &str) -> bool {
+    let plain = is_definition(served) || is(served, "apiregistration.k8s.io", "APIService");
+    plain && subresource == "status"
+}
+
 /// Most deletions answer with a `Status`; these show the object.
 pub fn shows_what_it_deletes(served: &Served) -> bool {
     served.row.returns_deleted

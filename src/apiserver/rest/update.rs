@@ -160,8 +160,7 @@ impl Change<'_> {
             }
             face => {
                 let sub = face.subresource();
-                let mut faults =
-                    validation::update_subresource(&kind.group, &kind.version, &kind.kind, sub, new, old);
+                let mut faults = validation::update_subresource(&kind.group, &kind.version, &kind.kind, sub, new, old);
                 contents::check(&kind, face, new, Some(old), &mut faults);
                 faults
             }
