@@ -157,11 +157,27 @@ pub fn prepare_update(resource: &Resource, new: &mut Value, old: &Value) {
                 set_template_generation(new, template_generation(old) + i64::from(changed));
             }
             "Service" => service_update(new, old),
+            "CustomResourceDefinition" => note_stored_version(new),
             "Node" if new["spec"].is_null() => set(new, "spec", Some(json!({}))),
             _ => {}
         }
     }
     count_generation(resource, new, old);
+}
+
+/// A definition remembers every version that its objects were stored in.
+fn note_stored_version(definition: &mut Value) {
+    let versions = definition["spec"]["versions"].as_array();
+    let stored = versions.into_iter().flatten().find(|v| v["storage"] == true).map(|v| v["name"].clone());
+    let Some(stored) = stored else { return };
+    if !definition["status"]["storedVersions"].is_array() {
+        definition["status"]["storedVersions"] = json!([]);
+    }
+    if let Some(known) = definition["status"]["storedVersions"].as_array_mut()
+        && !known.contains(&stored)
+    {
+        known.push(stored);
+    }
 }
 
 /// The generation is the server's: it counts changes of the desired state.
@@ -371,6 +387,18 @@ mod tests {
         assert_eq!(status["spec"]["replicas"], 2);
         assert_eq!(status["status"]["replicas"], 2);
         assert_eq!(status["metadata"]["generation"], 2);
+    }
+
+    #[test]
+    fn a_definition_remembers_the_versions_its_objects_were_stored_in() {
+        let versions = |stored: &str| {
+            let version = |name: &str| json!({"name": name, "storage": name == stored});
+            json!([version("v1"), version("v2")])
+        };
+        let old = json!({"metadata": {}, "spec": {"versions": versions("v1")}, "status": {"storedVersions": ["v1"]}});
+        let mut new = json!({"metadata": {}, "spec": {"versions": versions("v2")}});
+        prepare_update(resource("apiextensions.k8s.io", "customresourcedefinitions"), &mut new, &old);
+        assert_eq!(new["status"]["storedVersions"], json!(["v1", "v2"]));
     }
 
     #[test]

@@ -1,23 +1,26 @@
 //! Custom resources appear, change and disappear with their CustomResourceDefinitions.
 //!
-//! Owns: following the definitions: names are accepted or refused, the catalog gets its rows, conditions say so, and
-//! the objects of a deleted definition are removed before it goes.
+//! Owns: following the definitions: names are accepted or refused, the catalog gets its rows, conditions say so; and
+//! seeing to it that the objects of a deleted definition go first.
 //! Called by: `ApiServer::build`, which starts it as a task.
 //! Never: lets a condition say `Established` before requests are served.
+
+mod removal;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use http::Method;
-use minik_api::{Status, object, resources};
+use minik_api::{object, resources};
 use serde_json::{Value, json};
 
 use crate::call::now;
 use crate::catalog::Served;
-use crate::custom;
+use crate::custom::{self, Naming};
 use crate::objects::{Change, Loopback};
 use crate::server::Core;
+use removal::Removal;
 
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -43,7 +46,7 @@ pub fn set_condition(definition: &mut Value, kind: &str, status: &str, reason: &
     let conditions = definition["status"]["conditions"].as_array_mut().expect("made one above");
     match conditions.iter_mut().find(|c| c["type"] == kind) {
         Some(known) => {
-            if known["status"] == status {
+            if known["status"] == status && !known["lastTransitionTime"].is_null() {
                 new["lastTransitionTime"] = known["lastTransitionTime"].clone();
             }
             *known = new;
@@ -76,46 +79,57 @@ fn approval(definition: &Value) -> Option<(&'static str, &'static str, String)> 
     })
 }
 
-/// What the status should be, given the other definitions of the group.
-fn judged(definition: &Value, all: &Definitions, now: &str) -> Value {
+fn approved(definition: &Value, now: &str) -> Option<Value> {
+    let (status, reason, message) = approval(definition)?;
+    let kind = "KubernetesAPIApprovalPolicyConformant";
+    let said = condition(definition, kind)
+        .is_some_and(|c| c["status"] == status && c["reason"] == reason && c["message"] == message);
+    if said {
+        return None;
+    }
     let mut new = definition.clone();
-    if let Some((status, reason, message)) = approval(definition) {
-        set_condition(&mut new, "KubernetesAPIApprovalPolicyConformant", status, reason, &message, now);
-    }
-    let group = &definition["spec"]["group"];
-    let others = all
-        .values()
-        .map(Arc::as_ref)
-        .filter(|o| object::uid(o) != object::uid(definition) && o["spec"]["group"] == *group);
-    match custom::conflicts(definition, others) {
-        Some((reason, message)) => {
-            set_condition(&mut new, "NamesAccepted", "False", reason, &message, now);
-            if condition(definition, "Established").is_none() {
-                let message = "not all names are accepted";
-                set_condition(&mut new, "Established", "False", "NotAccepted", message, now);
-            }
-        }
-        None => {
-            new["status"]["acceptedNames"] = definition["spec"]["names"].clone();
-            set_condition(&mut new, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);
-            let message = "the initial names have been accepted";
-            set_condition(&mut new, "Established", "True", "InitialNamesAccepted", message, now);
-        }
-    }
-    remember_stored_versions(&mut new);
-    new
+    set_condition(&mut new, kind, status, reason, &message, now);
+    Some(new)
 }
 
-/// Every version that objects may be stored in.
-fn remember_stored_versions(definition: &mut Value) {
-    let versions = definition["spec"]["versions"].as_array().cloned().unwrap_or_default();
-    let Some(stored) = versions.into_iter().find(|v| v["storage"] == true) else { return };
-    let name = stored["name"].clone();
-    match definition["status"].get_mut("storedVersions").and_then(Value::as_array_mut) {
-        Some(known) if known.contains(&name) => {}
-        Some(known) => known.push(name),
-        None => definition["status"]["storedVersions"] = json!([name]),
+/// The names that are free are accepted, and the conditions say so: a new status, where there is something to say.
+fn named(definition: &Value, all: &Definitions, now: &str) -> Option<Value> {
+    let (asked, before) = (&definition["spec"]["names"], &definition["status"]["acceptedNames"]);
+    if asked == before {
+        return None;
     }
+    let group = all.values().map(Arc::as_ref).filter(|o| o["spec"]["group"] == definition["spec"]["group"]);
+    let Naming { accepted, conflict } = custom::naming(definition, group);
+    let (status, reason, message) = match &conflict {
+        Some((reason, message)) => ("False", *reason, message.as_str()),
+        None => ("True", "NoConflicts", "no conflicts found"),
+    };
+    let said = condition(definition, "NamesAccepted")
+        .is_some_and(|c| c["status"] == status && c["reason"] == reason && c["message"] == message);
+    if said && accepted == *before {
+        return None;
+    }
+    let mut new = definition.clone();
+    new["status"]["acceptedNames"] = accepted;
+    set_condition(&mut new, "NamesAccepted", status, reason, message, now);
+    if conflict.is_none() && !is_true(definition, "Established") {
+        let message = "the initial names have been accepted";
+        set_condition(&mut new, "Established", "False", "Installing", message, now);
+    } else if condition(definition, "Established").is_none() {
+        set_condition(&mut new, "Established", "False", "NotAccepted", "not all names are accepted", now);
+    }
+    Some(new)
+}
+
+/// Once its names are accepted a definition is served, and says so.
+fn established(definition: &Value, now: &str) -> Option<Value> {
+    if !is_true(definition, "NamesAccepted") || is_true(definition, "Established") {
+        return None;
+    }
+    let mut new = definition.clone();
+    let message = "the initial names have been accepted";
+    set_condition(&mut new, "Established", "True", "InitialNamesAccepted", message, now);
+    Some(new)
 }
 
 fn rows_of(definitions: &Definitions) -> Vec<Arc<Served>> {
@@ -139,9 +153,10 @@ pub fn start(core: &Arc<Core>) {
 }
 
 async fn run(core: Arc<Core>, mut definitions: Definitions, changes: futures::stream::BoxStream<'static, Change>) {
+    let removal = Removal::default();
     let names: Vec<String> = definitions.keys().cloned().collect();
     for name in names {
-        settle(&core, &mut definitions, &name).await;
+        settle(&core, &mut definitions, &removal, &name).await;
     }
     let mut changes = changes;
     while let Some(change) = changes.next().await {
@@ -152,7 +167,7 @@ async fn run(core: Arc<Core>, mut definitions: Definitions, changes: futures::st
             Change::Put(definition) => drop(definitions.insert(name.clone(), definition)),
             Change::Delete(_) => drop(definitions.remove(&name)),
         }
-        settle(&core, &mut definitions, &name).await;
+        settle(&core, &mut definitions, &removal, &name).await;
         // A name that became free may be what another definition waits for.
         let waiting: Vec<String> = definitions
             .values()
@@ -160,92 +175,37 @@ async fn run(core: Arc<Core>, mut definitions: Definitions, changes: futures::st
             .map(|d| object::name(d).to_string())
             .collect();
         for other in waiting.into_iter().filter(|o| *o != name) {
-            settle(&core, &mut definitions, &other).await;
+            settle(&core, &mut definitions, &removal, &other).await;
         }
     }
 }
 
-/// Brings the catalog and the conditions into line with one definition.
-async fn settle(core: &Arc<Core>, definitions: &mut Definitions, name: &str) {
+/// Brings the catalog and the conditions into line with one definition. Each step of a definition's way is a write, as
+/// upstream's controllers make it, and the write's own event takes the next one.
+async fn settle(core: &Arc<Core>, definitions: &mut Definitions, removal: &Removal, name: &str) {
     let Some(definition) = definitions.get(name).cloned() else {
         publish(core, definitions);
         return;
     };
-    if object::is_deleting(&definition) {
-        publish(core, definitions);
-        if object::finalizers(&definition).any(|f| f == CLEANUP) {
-            let (core, tasks) = (core.clone(), core.tasks.clone());
-            tasks.spawn(async move { clean_up(&core, &definition).await });
-        }
-        return;
+    let deleting = object::is_deleting(&definition);
+    let wanted = named(&definition, definitions, &now())
+        .or_else(|| approved(&definition, &now()))
+        .or_else(|| established(&definition, &now()));
+    if let Some(wanted) = &wanted {
+        definitions.insert(name.into(), Arc::new(wanted.clone()));
     }
-    let wanted = Arc::new(judged(&definition, definitions, &now()));
-    definitions.insert(name.into(), wanted.clone());
     publish(core, definitions);
-    if *wanted == *definition {
-        return;
-    }
-    // A conflict means that a newer state is on its way here.
-    match core.call(Method::PUT, &format!("{PATH}/{name}/status"), Some(&wanted)).await {
-        Err(status) if !status.is_conflict() && !status.is_not_found() => {
-            tracing::warn!(definition = name, error = %status, "the status of a definition could not be written");
-        }
-        _ => {}
-    }
-}
-
-/// Removes every object of a definition, waits for their finalizers, then lets the definition go.
-async fn clean_up(core: &Arc<Core>, definition: &Value) {
-    if let Err(status) = remove_instances(core, definition).await {
-        let name = object::name(definition);
-        tracing::warn!(definition = name, error = %status, "the objects of a definition could not be removed");
-    }
-}
-
-async fn remove_instances(core: &Arc<Core>, definition: &Value) -> Result<(), Status> {
-    let spec = &definition["spec"];
-    let text = |value: &Value| value.as_str().unwrap_or("").to_string();
-    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
-    let served = core.catalog.now().served().iter().find(|s| s.row.group == group && s.row.plural == plural).cloned();
-    if let Some(served) = served.filter(|s| s.custom().is_some()) {
-        let prefix = served.prefix("");
-        let mut watch =
-            core.store.watch(&prefix, core.store.revision()).map_err(|e| Status::internal(e.to_string()))?;
-        loop {
-            let range = minik_store::Range { prefix: &prefix, ..Default::default() };
-            let page = core.store.range(&range).map_err(|e| Status::internal(e.to_string()))?;
-            if page.entries.is_empty() {
-                break;
+    if let Some(wanted) = wanted {
+        // A conflict means that a newer state is on its way here.
+        match core.call(Method::PUT, &format!("{PATH}/{name}/status"), Some(&wanted)).await {
+            Err(status) if !status.is_conflict() && !status.is_not_found() => {
+                tracing::warn!(definition = name, error = %status, "the status of a definition could not be written");
             }
-            for entry in &page.entries {
-                let tree = crate::stored::decode(entry);
-                if object::is_deleting(&tree) {
-                    continue;
-                }
-                let namespace = match object::namespace(&tree) {
-                    "" => String::new(),
-                    namespace => format!("namespaces/{namespace}/"),
-                };
-                let version = &served.row.version;
-                let path = format!("/apis/{group}/{version}/{namespace}{plural}/{}", object::name(&tree));
-                match core.call(Method::DELETE, &path, None).await {
-                    Err(status) if !status.is_not_found() => return Err(status),
-                    _ => {}
-                }
-            }
-            // What is left waits for finalizers of others; their removal is an event.
-            tokio::select! {
-                () = core.stopping.cancelled() => return Ok(()),
-                _ = watch.next() => {}
-            }
+            _ => {}
         }
     }
-    let finalizers: Vec<&str> = object::finalizers(definition).filter(|f| *f != CLEANUP).collect();
-    let patch = json!({"metadata": {"finalizers": finalizers, "uid": object::uid(definition)}});
-    let path = format!("{PATH}/{}", object::name(definition));
-    match core.call(Method::PATCH, &path, Some(&patch)).await {
-        Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status),
-        _ => Ok(()),
+    if deleting && object::finalizers(&definition).any(|f| f == CLEANUP) {
+        removal.begin(core, &definition);
     }
 }
 
@@ -260,6 +220,11 @@ mod tests {
             "metadata": {"name": name, "uid": name}, "status": status,
             "spec": {"group": "g", "names": names, "versions": [{"name": "v1", "storage": true, "served": true}]},
         }))
+    }
+
+    fn said(definition: &Value) -> Vec<String> {
+        let list = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        list.iter().map(|c| format!("{}={} {}", c["type"], c["status"], c["reason"]).replace('"', "")).collect()
     }
 
     #[test]
@@ -282,12 +247,15 @@ mod tests {
         let all: Definitions = [("a", "A", true), ("b", "A", false), ("c", "C", false)]
             .map(|(n, k, accepted)| (n.to_string(), definition(n, k, accepted)))
             .into();
-        let conditions = |name: &str| -> Vec<String> {
-            let judged = judged(&all[name], &all, "t");
-            let list = judged["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            list.iter().map(|c| format!("{}={} {}", c["type"], c["status"], c["reason"]).replace('"', "")).collect()
-        };
-        assert_eq!(conditions("b"), ["NamesAccepted=False KindConflict", "Established=False NotAccepted"]);
-        assert_eq!(conditions("c"), ["NamesAccepted=True NoConflicts", "Established=True InitialNamesAccepted"]);
+        let conditions = |name: &str| named(&all[name], &all, "t").map(|named| said(&named)).unwrap_or_default();
+        assert_eq!(conditions("a"), Vec::<String>::new());
+        assert_eq!(conditions("b"), ["NamesAccepted=False ListKindConflict", "Established=False NotAccepted"]);
+        let accepted = &named(&all["b"], &all, "t").expect("names are taken")["status"]["acceptedNames"];
+        assert_eq!(*accepted, json!({"plural": "b", "singular": "b"}));
+        assert_eq!(conditions("c"), ["NamesAccepted=True NoConflicts", "Established=False Installing"]);
+        let installing = named(&all["c"], &all, "t").expect("names are free");
+        let done = established(&installing, "t").expect("names are accepted");
+        assert_eq!(said(&done), ["NamesAccepted=True NoConflicts", "Established=True InitialNamesAccepted"]);
+        assert_eq!((named(&done, &all, "t"), established(&done, "t")), (None, None));
     }
 }

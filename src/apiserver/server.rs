@@ -27,7 +27,7 @@ use crate::loopback::{SelfCall, StoredObjects};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::security::{Security, SecurityError, Settings};
-use crate::{bootstrap_objects, definitions, expiry, fairness, pipeline, policy_status};
+use crate::{bootstrap_objects, definitions, expiry, fairness, pipeline};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -117,7 +117,6 @@ impl ApiServer {
         core.security.authorizers.catch_up(core.objects.as_ref());
         definitions::start(&core);
         aggregation::start(&core);
-        policy_status::start(&core);
         fairness::start(&core);
         expiry::start(&core);
         Ok(Arc::new(ApiServer { core, tls }))

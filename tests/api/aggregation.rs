@@ -227,6 +227,16 @@ async fn an_api_becomes_available_with_its_service_and_is_refused_before() {
 }
 
 #[tokio::test]
+async fn a_condition_that_was_overwritten_comes_back() {
+    let pair = pair().await;
+    pair.server.post(SERVICES, &pair.api_service()).await.ok();
+    pair.condition("ServiceNotFound").await;
+    let other = json!({"status": {"conditions": [{"type": "X", "status": "True"}]}});
+    pair.server.patch("merge", &format!("{SERVICES}/v1.example.com/status"), &other).await.ok();
+    pair.condition("ServiceNotFound").await;
+}
+
+#[tokio::test]
 async fn a_request_reaches_the_other_server_with_the_name_of_who_asks() {
     let pair = Pair::ready().await;
     let path = "/apis/example.com/v1/namespaces/a%20b/things?labelSelector=x%3Dy";

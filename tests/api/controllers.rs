@@ -179,7 +179,7 @@ async fn an_autoscaler_keeps_its_bounds_and_says_that_there_are_no_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ranges_of_service_addresses_become_ready_and_policies_are_looked_at() {
+async fn ranges_of_service_addresses_become_ready() {
     let server = cluster().await;
     let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
     let ready = |c: &Value| condition(c, "Ready").is_some_and(|c| c["status"] == "True");
@@ -187,14 +187,32 @@ async fn ranges_of_service_addresses_become_ready_and_policies_are_looked_at() {
     server.post(ranges, &json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.200.0.0/24"]}})).await.ok();
     let more = until(&server, ranges, "more", ready).await;
     assert_eq!(more["metadata"]["finalizers"], json!(["networking.k8s.io/service-cidr-finalizer"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_a_policy_tells_what_does_not_fit_its_types() {
+    let server = cluster().await;
     let policies = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
-    let policy = json!({"metadata": {"name": "p"}, "spec": {
-        "matchConstraints": {"resourceRules": [
-            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
-        "validations": [{"expression": "true"}]}});
-    server.post(policies, &policy).await.ok();
-    let seen = until(&server, policies, "p", |p| p["status"]["observedGeneration"] == 1).await;
-    assert_eq!(seen["status"]["typeChecking"], json!({}));
+    let policy = |name: &str, validation: Value| {
+        let rule =
+            json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]});
+        json!({"metadata": {"name": name},
+            "spec": {"matchConstraints": {"resourceRules": [rule]}, "validations": [validation]}})
+    };
+    server.post(policies, &policy("sound", json!({"expression": "object.data['a'] == 'b'"}))).await.ok();
+    let sound = until(&server, policies, "sound", |p| p["status"]["observedGeneration"] == 1).await;
+    assert_eq!(sound["status"]["typeChecking"], json!({}));
+    let odd = json!({"expression": "object.data > 1", "messageExpression": "'got ' + object.data"});
+    server.post(policies, &policy("odd", odd)).await.ok();
+    let odd = until(&server, policies, "odd", |p| p["status"]["observedGeneration"] == 1).await;
+    let warnings = &odd["status"]["typeChecking"]["expressionWarnings"];
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[0].expression");
+    assert_eq!(
+        warnings[0]["warning"],
+        "v1, Kind=ConfigMap: ERROR: <input>:1:13: found no matching overload for '_>_' applied to \
+         '(map(string, string), int)'\n | object.data > 1\n | ............^\n"
+    );
+    assert_eq!(warnings[1]["fieldRef"], "spec.validations[0].messageExpression");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,7 +63,7 @@ fn crates_depend_only_where_the_architecture_allows() {
         ("minik-client", &["minik-api"]),
         ("minik-apiserver", &["minik-api", "minik-cel", "minik-descriptions", "minik-store"]),
         ("minik-scheduler", &["minik-api", "minik-client"]),
-        ("minik-controllers", &["minik-api", "minik-client"]),
+        ("minik-controllers", &["minik-api", "minik-cel", "minik-client"]),
         ("minik-proxy", &["minik-api", "minik-client", "minik-network"]),
         ("minik-dns", &["minik-api", "minik-client", "minik-network"]),
         ("minik-provisioner", &["minik-api", "minik-client"]),

@@ -196,9 +196,40 @@ fn storage(kind: &str, row: &mut Row<'_>) -> bool {
     true
 }
 
+/// A selector as the `String` method of upstream's generated type writes it.
+fn selector_as_go_prints(selector: &Value) -> String {
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let labels: String = labels.map(|(key, value)| format!("{key}: {},", text(value))).collect();
+    let one = |e: &Value| {
+        let values: Vec<&str> = items(&e["values"]).iter().map(text).collect();
+        let (key, operator) = (text(&e["key"]), text(&e["operator"]));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", values.join(" "))
+    };
+    let expressions: String = items(&selector["matchExpressions"]).iter().map(one).collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}
+
 fn admission(kind: &str, row: &mut Row<'_>) -> bool {
     let spec = &row.object["spec"];
     match kind {
+        "CustomResourceDefinition" => {
+            let names = &spec["names"];
+            let served = items(&spec["versions"]).iter().filter(|v| v["served"] == true);
+            let stored = |v: &Value| if v["storage"] == true { "(storage)" } else { "" };
+            let mut versions: Vec<String> = served.map(|v| format!("{}{}", text(&v["name"]), stored(v))).collect();
+            versions.sort();
+            row.name();
+            row.push(text(&spec["scope"]));
+            row.push(versions.join(","));
+            row.push(row.object["metadata"]["creationTimestamp"].clone());
+            row.push(text(&spec["group"]));
+            row.push(text(&names["kind"]));
+            row.push(join(&names["shortNames"]));
+            row.push(condition(row.object, "Established").is_some_and(|c| c["status"] == "True"));
+            return true;
+        }
         "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
             row.name();
             row.push(count(&row.object["webhooks"]));
@@ -220,6 +251,7 @@ fn admission(kind: &str, row: &mut Row<'_>) -> bool {
             row.name();
             row.push(text(&spec["policyName"]));
             row.push(match (text(&parameter["name"]), text(&parameter["namespace"])) {
+                ("", _) if parameter["selector"].is_object() => selector_as_go_prints(&parameter["selector"]),
                 ("", _) => UNSET.to_string(),
                 (name, "") => format!("*/{name}"),
                 (name, namespace) => format!("{namespace}/{name}"),

@@ -17,15 +17,16 @@ const COLUMN_FORMATS: [&str; 8] = ["byte", "date", "date-time", "double", "float
 const PROTECTED: [&str; 2] = ["k8s.io", "kubernetes.io"];
 const APPROVAL: &str = "api-approved.kubernetes.io";
 
+/// What a definition must be called.
+pub fn name(definition: &Value) -> String {
+    let spec = &definition["spec"];
+    format!("{}.{}", text(&spec["names"], "plural"), text(spec, "group"))
+}
+
 pub fn create(object: &At<'_>, errors: &mut Errors) {
     let spec = object.get("spec");
     let names = spec.get("names");
-    let (group, plural) = (spec.get("group"), names.get("plural"));
-    let name = object.value["metadata"]["name"].as_str().unwrap_or("");
-    if name != format!("{}.{}", plural.text(), group.text()) {
-        let detail = "must be spec.names.plural+\".\"+spec.group";
-        errors.0.push(FieldError::invalid("metadata.name", &name.into(), detail));
-    }
+    let group = spec.get("group");
     if group.text().is_empty() {
         errors.required(&group, "");
     } else {

@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::check::{At, Errors};
+use super::pod_certificates;
 use crate::names;
 
 /// All annotations of an object together.
@@ -15,37 +16,62 @@ const MANAGER_BYTES_MAX: usize = 128;
 
 /// What a name must look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameRule {
+pub enum NameRule<'a> {
     Subdomain,
     Label,
     PathSegment,
     /// An IP address in its canonical form.
     Address,
-    /// `plural.group`, checked with the rest of the definition.
+    /// Of a definition: this, its `plural.group`.
+    Definition(&'a str),
+    /// Of a trust bundle of this signer, or of nobody.
+    TrustBundle(&'a str),
+    /// Checked with the rest of the object.
     Free,
 }
 
-impl NameRule {
+impl NameRule<'_> {
     pub fn faults(self, name: &str) -> Vec<String> {
         match self {
             NameRule::Subdomain => names::dns1123_subdomain(name),
             NameRule::Label => names::dns1123_label(name),
             NameRule::PathSegment => names::path_segment(name),
             NameRule::Address => names::ip_address(name),
+            NameRule::Definition(wanted) => {
+                let mut faults = names::dns1123_subdomain(name);
+                faults.extend((name != wanted).then(|| DEFINITION_NAME.to_string()));
+                faults
+            }
+            NameRule::TrustBundle(signer) => pod_certificates::bundle_name(name, signer),
             NameRule::Free => Vec::new(),
+        }
+    }
+
+    fn faults_of_prefix(self, prefix: &str) -> Vec<String> {
+        let masked = names::masked_prefix(prefix);
+        match self {
+            NameRule::PathSegment => self.faults(prefix),
+            NameRule::Definition(wanted) if prefix == wanted => names::dns1123_subdomain(&masked),
+            rule => rule.faults(&masked),
         }
     }
 }
 
-pub fn create(object: &At<'_>, rule: NameRule, namespaced: bool, errors: &mut Errors) {
+const DEFINITION_NAME: &str = "must be spec.names.plural+\".\"+spec.group";
+
+/// Which names finalizers may have beside those with a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinalizerRule {
+    /// Kubernetes' own.
+    Standard,
+    Any,
+}
+
+pub fn create(object: &At<'_>, rule: NameRule<'_>, finalizer: FinalizerRule, namespaced: bool, errors: &mut Errors) {
     let metadata = object.get("metadata");
     let prefix = metadata.get("generateName");
     if !prefix.text().is_empty() {
-        let faults = match rule {
-            NameRule::PathSegment => rule.faults(prefix.text()),
-            rule => rule.faults(&names::masked_prefix(prefix.text())),
-        };
-        errors.faults(&prefix, faults);
+        errors.faults(&prefix, rule.faults_of_prefix(prefix.text()));
     }
     let name = metadata.get("name");
     if name.text().is_empty() {
@@ -61,7 +87,9 @@ pub fn create(object: &At<'_>, rule: NameRule, namespaced: bool, errors: &mut Er
         (false, true) => {}
     }
     common(&metadata, errors);
-    finalizers(&metadata.get("finalizers"), errors);
+    let list = metadata.get("finalizers");
+    finalizers(&list, errors);
+    standard_finalizers(&list, finalizer, errors);
 }
 
 fn common(metadata: &At<'_>, errors: &mut Errors) {
@@ -113,7 +141,7 @@ fn owners(at: &At<'_>, errors: &mut Errors) {
 /// Finalizers that need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
 
-fn finalizers(at: &At<'_>, errors: &mut Errors) {
+pub fn finalizers(at: &At<'_>, errors: &mut Errors) {
     let mut has = [false; 2];
     for finalizer in at.items() {
         errors.faults(&at.showing(finalizer.value), names::qualified_name(finalizer.text()));
@@ -123,11 +151,10 @@ fn finalizers(at: &At<'_>, errors: &mut Errors) {
     if has == [true, true] {
         errors.invalid(at, "finalizer orphan and foregroundDeletion cannot be both set");
     }
-    standard_finalizers(at, errors);
 }
 
-fn standard_finalizers(at: &At<'_>, errors: &mut Errors) {
-    for finalizer in at.items() {
+fn standard_finalizers(at: &At<'_>, rule: FinalizerRule, errors: &mut Errors) {
+    for finalizer in at.items().filter(|_| rule == FinalizerRule::Standard) {
         let name = finalizer.text();
         if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
             errors.invalid(&finalizer, "name is neither a standard finalizer name nor is it fully qualified");
@@ -153,7 +180,7 @@ fn managed_fields(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-pub fn update(object: &At<'_>, old: &Value, errors: &mut Errors) {
+pub fn update(object: &At<'_>, old: &Value, finalizer: FinalizerRule, errors: &mut Errors) {
     let metadata = object.get("metadata");
     let before = &old["metadata"];
     let list = metadata.get("finalizers");
@@ -181,5 +208,5 @@ pub fn update(object: &At<'_>, old: &Value, errors: &mut Errors) {
         errors.immutable(&metadata.get(field), &before[field]);
     }
     common(&metadata, errors);
-    standard_finalizers(&list, errors);
+    standard_finalizers(&list, finalizer, errors);
 }

@@ -4,6 +4,7 @@
 //! Called by: the API server after admission.
 //! Never: changes the object or looks at another one.
 
+mod admission;
 mod autoscaling;
 mod certificates;
 mod check;
@@ -36,19 +37,31 @@ use serde_json::Value;
 use crate::FieldError;
 use crate::registry;
 use check::{At, Errors};
-use metadata::NameRule;
+use metadata::{FinalizerRule, NameRule};
 
 /// What names of a kind must look like.
-fn name_rule(group: &str, kind: &str) -> NameRule {
+fn name_rule(group: &str, kind: &str) -> NameRule<'static> {
     match kind {
         // The older sort may be named anything.
         "Event" if group.is_empty() => NameRule::Free,
         "Namespace" | "Service" => NameRule::Label,
-        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "ClusterTrustBundle" => NameRule::PathSegment,
-        "CustomResourceDefinition" | "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
+        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" => NameRule::PathSegment,
+        "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
         "CertificateSigningRequest" => NameRule::Free,
         "IPAddress" => NameRule::Address,
         _ => NameRule::Subdomain,
+    }
+}
+
+/// Upstream checks most kinds with more rules than the others.
+fn finalizer_rule(group: &str) -> FinalizerRule {
+    match group {
+        "admissionregistration.k8s.io"
+        | "apiextensions.k8s.io"
+        | "apiregistration.k8s.io"
+        | "coordination.k8s.io"
+        | "node.k8s.io" => FinalizerRule::Any,
+        _ => FinalizerRule::Standard,
     }
 }
 
@@ -64,7 +77,14 @@ fn is_stored(group: &str, version: &str, kind: &str) -> bool {
 pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(object), Errors::default());
     if is_stored(group, version, kind) {
-        metadata::create(&at, name_rule(group, kind), is_namespaced(group, version, kind), &mut errors);
+        let of_definition = definition::name(object);
+        let rule = match kind {
+            "CustomResourceDefinition" => NameRule::Definition(&of_definition),
+            "ClusterTrustBundle" => NameRule::TrustBundle(object["spec"]["signerName"].as_str().unwrap_or("")),
+            _ => name_rule(group, kind),
+        };
+        let namespaced = is_namespaced(group, version, kind);
+        metadata::create(&at, rule, finalizer_rule(group), namespaced, &mut errors);
     }
     by_group(group, kind, &at, None, &mut errors);
     errors.into_list()
@@ -81,7 +101,7 @@ pub fn service_addressing(service: &Value) -> Vec<FieldError> {
 pub fn update(group: &str, version: &str, kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(new), Errors::default());
     if is_stored(group, version, kind) {
-        metadata::update(&at, old, &mut errors);
+        metadata::update(&at, old, finalizer_rule(group), &mut errors);
     }
     by_group(group, kind, &at, Some(old), &mut errors);
     errors.into_list()
@@ -91,8 +111,8 @@ pub fn update(group: &str, version: &str, kind: &str, new: &Value, old: &Value) 
 pub fn custom(new: &Value, old: Option<&Value>, namespaced: bool) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(new), Errors::default());
     match old {
-        None => metadata::create(&at, NameRule::Subdomain, namespaced, &mut errors),
-        Some(old) => metadata::update(&at, old, &mut errors),
+        None => metadata::create(&at, NameRule::Subdomain, FinalizerRule::Any, namespaced, &mut errors),
+        Some(old) => metadata::update(&at, old, FinalizerRule::Any, &mut errors),
     }
     errors.into_list()
 }
@@ -111,6 +131,7 @@ fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &
         ("", _) => (core::create, core::update),
         ("resource.k8s.io", _) => (devices::create, devices::update),
         ("autoscaling", "HorizontalPodAutoscaler") => (autoscaling::create, autoscaling::update),
+        ("admissionregistration.k8s.io", _) => (admission::create, admission::update),
         ("flowcontrol.apiserver.k8s.io", _) => (flowcontrol::create, flowcontrol::update),
         ("rbac.authorization.k8s.io", _) => (rbac::create, rbac::update),
         ("storage.k8s.io", _) => (storage::create, storage::update),
@@ -140,7 +161,7 @@ pub fn update_subresource(
     if !is_stored(group, version, kind) {
         return errors.into_list();
     }
-    metadata::update(&at, old, &mut errors);
+    metadata::update(&at, old, finalizer_rule(group), &mut errors);
     match (kind, subresource) {
         ("Node", "status") => core::update(kind, &at, old, &mut errors),
         ("CertificateSigningRequest", "status" | "approval") => {

@@ -1,8 +1,8 @@
-//! Rules of disruption budgets, leases, priorities and webhooks.
+//! Rules of disruption budgets, leases, priorities and other kinds of their own.
 //!
 //! Owns: those kinds.
 //! Called by: `validation`.
-//! Never: calls a webhook.
+//! Never: looks at another object.
 
 use serde_json::Value;
 
@@ -33,7 +33,6 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
                 errors.subdomain(&group);
             }
         }
-        "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => webhooks(&object.get("webhooks"), errors),
         "APIService" => api_service(object, errors),
         "CustomResourceDefinition" => definition::create(object, errors),
         "Scale" => errors.non_negative(&spec.get("replicas")),
@@ -185,73 +184,4 @@ fn priority_class(object: &At<'_>, errors: &mut Errors) {
         errors.forbidden(&value, rule);
     }
     errors.one_of_if_set(&object.get("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
-}
-
-fn webhooks(list: &At<'_>, errors: &mut Errors) {
-    let mut seen: Vec<String> = Vec::new();
-    for webhook in list.items() {
-        let name = webhook.get("name");
-        if name.text().is_empty() {
-            errors.required(&name, "");
-        } else if !names::dns1123_subdomain(name.text()).is_empty() {
-            errors.faults(&name, vec![names::dns1123_subdomain(name.text()).join(",")]);
-        } else if name.text().split('.').count() < 3 {
-            errors.invalid(&name, "should be a domain with at least three segments separated by dots");
-        }
-        if seen.iter().any(|s| s == name.text()) {
-            errors.duplicate(&name);
-        }
-        seen.push(name.text().to_string());
-        webhook_rules(&webhook.get("rules"), errors);
-        errors.one_of_if_set(&webhook.get("failurePolicy"), &["Fail", "Ignore"]);
-        errors.one_of_if_set(&webhook.get("matchPolicy"), &["Equivalent", "Exact"]);
-        let effects = webhook.get("sideEffects");
-        if effects.is_null() {
-            errors.required(&effects, "must specify one of None, NoneOnDryRun");
-        } else {
-            errors.one_of_if_set(&effects, &["None", "NoneOnDryRun"]);
-        }
-        let timeout = webhook.get("timeoutSeconds");
-        if timeout.number().is_some_and(|t| !(1..=30).contains(&t)) {
-            errors.invalid(&timeout, "the timeout value must be between 1 and 30 seconds");
-        }
-        for field in ["namespaceSelector", "objectSelector"] {
-            errors.label_selector(&webhook.get(field));
-        }
-        let client = webhook.get("clientConfig");
-        if client.get("url").is_null() == client.get("service").is_null() {
-            errors.required(&client, "exactly one of url or service is required");
-        }
-        let versions = webhook.get("admissionReviewVersions");
-        if versions.len() == 0 {
-            errors.required(&versions, "must specify one of v1, v1beta1");
-        } else if !versions.items().any(|v| matches!(v.text(), "v1" | "v1beta1")) {
-            errors.invalid(&versions, "must include at least one of v1, v1beta1");
-        }
-    }
-}
-
-fn webhook_rules(list: &At<'_>, errors: &mut Errors) {
-    for rule in list.items() {
-        for field in ["operations", "apiGroups", "apiVersions", "resources"] {
-            let at = rule.get(field);
-            if at.len() == 0 {
-                errors.required(&at, "");
-            }
-            if at.len() > 1 && at.items().any(|v| v.text() == "*") {
-                let detail = match field {
-                    "operations" => "if '*' is present, must not specify other operations",
-                    "apiGroups" => "if '*' is present, must not specify other API groups",
-                    "resources" => continue,
-                    _ => "if '*' is present, must not specify other API versions",
-                };
-                errors.invalid(&at, detail);
-            }
-            if field == "operations" {
-                for operation in at.items() {
-                    errors.one_of_if_set(&operation, &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]);
-                }
-            }
-        }
-    }
 }

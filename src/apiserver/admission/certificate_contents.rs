@@ -1,7 +1,7 @@
-//! What trust bundles and pod certificate requests carry: certificates, and proof that a key is held.
+//! What requests for certificates and trust bundles carry: certificates, and proof that a key is held.
 //!
 //! Owns: the part of their validation that must read X.509, and who may sign a pod certificate.
-//! Called by: the admission chain, as the first to judge.
+//! Called by: validation; the admission chain, for what depends on who asks.
 //! Never: verifies a chain: whom to trust is the reader's decision.
 
 use base64::Engine;
@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::certificates::may;
+use super::certificates::{self, may};
 use super::plugin::{Plugin, World};
 use super::{Operation, Review};
 
@@ -38,26 +38,68 @@ type Checked = Result<(), FieldError>;
 
 impl Plugin for CertificateContents {
     fn validate(&self, review: &Review, world: &World) -> Result<(), Status> {
-        let (new, old) = (&review.object, review.old.as_ref());
-        let faults = if review.is(GROUP, "clustertrustbundles", "") && review.operation != Operation::Delete {
-            // What this server once took it takes again, whatever its parser thinks by then.
-            if new["spec"]["trustBundle"] == old["spec"]["trustBundle"] {
-                vec![]
-            } else {
-                bundle(text(&new["spec"], "trustBundle"))
-            }
-        } else if review.is(GROUP, "podcertificaterequests", "") && review.operation == Operation::Create {
-            proof(text(&new["spec"], "stubPKCS10Request")).err().into_iter().collect()
-        } else if review.is(GROUP, "podcertificaterequests", "status") && review.operation == Operation::Update {
-            status(review, world).err().into_iter().collect()
-        } else {
-            return Ok(());
-        };
-        if faults.is_empty() {
+        if !review.is(GROUP, "podcertificaterequests", "status") || review.operation != Operation::Update {
             return Ok(());
         }
-        Err(Status::invalid(GROUP, &review.kind.kind, object::name(new), &faults))
+        let refuse = |fault| Status::invalid(GROUP, &review.kind.kind, object::name(&review.object), &[fault]);
+        status(review, world).map_err(refuse)
     }
+}
+
+/// What is wrong with what `new` carries, under the path of `subresource`.
+pub fn faults(kind: &str, subresource: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let before = |part: &str, field: &str| old.map_or(&Value::Null, |old| &old[part][field]);
+    match (kind, subresource) {
+        ("CertificateSigningRequest", "") if old.is_none() => {
+            let request = &new["spec"]["request"];
+            let why = certificates::verify(request).err();
+            why.map(|why| FieldError::invalid("spec.request", request, why)).into_iter().collect()
+        }
+        ("CertificateSigningRequest", "status") => {
+            let (now, before) = (&new["status"]["certificate"], before("status", "certificate"));
+            // What is there already may be what it wants.
+            if now == before || signed(before).is_err() {
+                return Vec::new();
+            }
+            let shown = |why: String| invalid("status.certificate", "<certificate data>", why);
+            signed(now).map_err(shown).err().into_iter().collect()
+        }
+        // What this server once took it takes again, whatever its parser thinks by then.
+        ("ClusterTrustBundle", "") if old.is_none() || new["spec"]["trustBundle"] != *before("spec", "trustBundle") => {
+            bundle(text(&new["spec"], "trustBundle"))
+        }
+        // A request without a key or a time is refused for that alone.
+        ("PodCertificateRequest", "") if old.is_none() && new["spec"]["maxExpirationSeconds"].is_i64() => {
+            let request = Some(text(&new["spec"], "stubPKCS10Request")).filter(|request| !request.is_empty());
+            request.and_then(|request| proof(request).err()).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The certificate of a CertificateSigningRequest's status: PEM in base64, or nothing.
+fn signed(certificate: &Value) -> Result<(), String> {
+    let pem = base64::engine::general_purpose::STANDARD.decode(certificate.as_str().unwrap_or(""));
+    let pem = pem.unwrap_or_default();
+    if pem.is_empty() {
+        return Ok(());
+    }
+    let blocks = blocks(&String::from_utf8_lossy(&pem));
+    for block in &blocks {
+        if block.label != "CERTIFICATE" {
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+        }
+        if block.has_headers {
+            return Err("no PEM block headers are permitted".into());
+        }
+        if block.der.is_empty() {
+            return Err("found CERTIFICATE PEM block containing 0 certificates".into());
+        }
+        if X509Certificate::from_der(&block.der).is_err() {
+            return Err("x509: malformed certificate".into());
+        }
+    }
+    if blocks.is_empty() { Err("must contain at least one CERTIFICATE PEM block".into()) } else { Ok(()) }
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> &'a str {
@@ -323,6 +365,16 @@ mod tests {
         assert_eq!(check(&format!("{ca}{leaf}")), ["entry 1 does not have the CA bit set"]);
         let key = ca.replace("CERTIFICATE", "PRIVATE KEY");
         assert_eq!(check(&key), ["entry 0 has bad block type: PRIVATE KEY"]);
+    }
+
+    #[test]
+    fn a_signed_request_carries_certificates_alone() {
+        let pem = certificate(&rcgen::KeyPair::generate().expect("test"), false, 1).0;
+        let check = |text: &str| signed(&base64::engine::general_purpose::STANDARD.encode(text).into());
+        assert_eq!(check(&format!("# chain\n{pem}{pem}")), Ok(()));
+        assert_eq!(check("x"), Err("must contain at least one CERTIFICATE PEM block".into()));
+        let key = pem.replace("CERTIFICATE", "PRIVATE KEY");
+        assert_eq!(check(&key), Err("only CERTIFICATE PEM blocks are allowed, found \"PRIVATE KEY\"".into()));
     }
 
     #[test]

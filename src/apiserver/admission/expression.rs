@@ -1,15 +1,16 @@
 //! CEL expressions of webhooks and policies.
 //!
-//! Owns: what such an expression may name, the facts of one write behind those names, conditions, budgets.
+//! Owns: the facts of one write behind the names that such an expression may use, conditions, budgets.
 //! Called by: webhooks' match conditions, admission policies.
 //! Never: lets an expression do anything but look.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use minik_api::resources;
-use minik_cel::types::{AUTHORIZER, RESOURCE_CHECK};
-use minik_cel::{Environment, Failure, Meter, Program, Scope, Type, Value as Cel};
+pub use minik_cel::admission::{Compiled, Params};
+use minik_cel::admission::{NAMESPACE, REQUEST, compile, environment};
+use minik_cel::{Failure, Meter, Program, Scope, Type, Value as Cel};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -24,110 +25,6 @@ const PROGRAMS_MAX: usize = 1024;
 const CALL_COST_MAX: u64 = 1_000_000;
 pub const POLICY_COST_MAX: u64 = 10_000_000;
 pub const CONDITIONS_COST_MAX: u64 = 2_500_000;
-
-/// Whether an expression may use `params`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Params {
-    None,
-    Known,
-}
-
-/// A compiled expression, or upstream's message about why it is none.
-pub type Compiled = Result<Program, String>;
-
-static REQUEST: LazyLock<Type> = LazyLock::new(|| {
-    let text = || Type::String;
-    let kind = Type::object("kubernetes.GroupVersionKind", [("group", text()), ("version", text()), ("kind", text())]);
-    let resource =
-        Type::object("kubernetes.GroupVersionResource", [("group", text()), ("version", text()), ("resource", text())]);
-    let user = Type::object(
-        "kubernetes.UserInfo",
-        [
-            ("username", text()),
-            ("uid", text()),
-            ("groups", Type::list(text())),
-            ("extra", Type::map(text(), Type::list(text()))),
-        ],
-    );
-    Type::object(
-        "kubernetes.AdmissionRequest",
-        [
-            ("kind", kind.clone()),
-            ("resource", resource.clone()),
-            ("subResource", text()),
-            ("requestKind", kind),
-            ("requestResource", resource),
-            ("requestSubResource", text()),
-            ("name", text()),
-            ("namespace", text()),
-            ("operation", text()),
-            ("userInfo", user),
-            ("dryRun", Type::Bool),
-            ("options", Type::Dyn),
-        ],
-    )
-});
-
-static NAMESPACE: LazyLock<Type> = LazyLock::new(|| {
-    let text = || Type::String;
-    let texts = || Type::map(text(), text());
-    let metadata = Type::object(
-        "kubernetes.NamespaceMetadata",
-        [
-            ("name", text()),
-            ("generateName", text()),
-            ("namespace", text()),
-            ("labels", texts()),
-            ("annotations", texts()),
-            ("UID", text()),
-            ("creationTimestamp", Type::Timestamp),
-            ("deletionGracePeriodSeconds", Type::Int),
-            ("deletionTimestamp", Type::Timestamp),
-            ("generation", Type::Int),
-            ("resourceVersion", text()),
-            ("finalizers", Type::list(text())),
-        ],
-    );
-    let spec = Type::object("kubernetes.NamespaceSpec", [("finalizers", Type::list(text()))]);
-    let status = Type::object("kubernetes.NamespaceStatus", [("phase", text())]);
-    Type::object("kubernetes.Namespace", [("metadata", metadata), ("spec", spec), ("status", status)])
-});
-
-/// The names of an expression about a write.
-pub fn environment(params: Params) -> Environment {
-    static NAMES: OnceLock<Environment> = OnceLock::new();
-    let names = NAMES.get_or_init(|| {
-        Environment::default()
-            .with("object", Type::Dyn)
-            .with("oldObject", Type::Dyn)
-            .with("request", REQUEST.clone())
-            .with("namespaceObject", NAMESPACE.clone())
-            .with("authorizer", Type::Opaque(AUTHORIZER))
-            .with("authorizer.requestResource", Type::Opaque(RESOURCE_CHECK))
-    });
-    match params {
-        Params::None => names.clone(),
-        Params::Known => names.clone().with("params", Type::Dyn),
-    }
-}
-
-/// Compiles `text`, which must come to one of `results`.
-pub fn compile(environment: &Environment, text: &str, results: &[Type]) -> Compiled {
-    let program =
-        Program::compile(environment, text.trim()).map_err(|faults| format!("compilation failed: {faults}"))?;
-    let found = program.result();
-    // What is only known at run time is judged then.
-    if found.is_dyn() || results.contains(&Type::Dyn) || results.contains(found) {
-        return Ok(program);
-    }
-    Err(match results {
-        [one] => format!("must evaluate to {}", one.runtime_name()),
-        many => {
-            let names: Vec<&str> = many.iter().map(Type::runtime_name).collect();
-            format!("must evaluate to one of [{}]", names.join(" "))
-        }
-    })
-}
 
 /// A condition, compiled once.
 pub fn condition(text: &str, params: Params) -> Arc<Compiled> {

@@ -31,9 +31,9 @@ mod storage_in_use;
 mod taint_nodes;
 pub mod webhook;
 
+pub use certificate_contents::faults as certificate_faults;
 pub use chain::Admissions;
-pub use policy::Types;
-pub use policy::{faults as policy_faults, warnings as policy_warnings, webhook_faults};
+pub use policy::{faults as policy_faults, webhook_faults};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Looking after one extension API server.
 //!
-//! Owns: when it is checked (at once when its APIService, its Service or its endpoints change, and from time to time,
-//! because a server can fail without an object changing), and what follows: the condition, what it publishes.
+//! Owns: when it is checked (at once when its APIService, its Service or its endpoints change or its condition is lost, and
+//! from time to time, because a server can fail without an object changing), and what follows: the condition, what it
+//! publishes.
 //! Called by: `follow`, one task a backend.
 //! Never: decides who is asked for what; that is the relay's.
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use minik_api::{ResourceId, object, resources};
+use minik_api::{ResourceId, resources};
 use minik_store::Watch;
 use tokio::sync::watch;
 
@@ -154,7 +155,7 @@ fn grow_stale(backend: &Backend) {
 pub async fn report(core: &Arc<Core>, name: &str, target: Option<&Target>, verdict: &Verdict) {
     for _ in 0..WRITES_MAX {
         let Some(service) = core.objects.get(resources::APISERVICES, "", name) else { return };
-        if object::is_deleting(&service) || Target::of(&service).as_ref() != target {
+        if Target::of(&service).as_ref() != target {
             return;
         }
         let wanted = verdict.written_into(&service, &now());
@@ -164,6 +165,7 @@ pub async fn report(core: &Arc<Core>, name: &str, target: Option<&Target>, verdi
         match core.call(Method::PUT, &format!("{PATH}/{name}/status"), Some(&wanted)).await {
             Ok(_) => return tracing::info!(apiservice = name, ?verdict, "the availability of an API changed"),
             Err(status) if status.is_conflict() => {}
+            Err(status) if status.is_not_found() => return,
             Err(status) => return tracing::warn!(apiservice = name, error = %status, "a condition was not written"),
         }
     }

@@ -66,6 +66,10 @@ pub fn is_available(service: &Value) -> bool {
     conditions.any(|c| c["type"] == "Available" && c["status"] == "True")
 }
 
+pub fn is_judged(service: &Value) -> bool {
+    service["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Available")
+}
+
 /// Which APIServices cannot be used, for those who watch over a cluster.
 pub fn metrics(objects: &dyn Objects) -> String {
     const NAME: &str = "aggregator_unavailable_apiservice";

@@ -42,6 +42,8 @@ pub struct Backend {
     pub target: Target,
     /// As its condition says; requests to others are refused.
     pub available: bool,
+    /// Whether there is such a condition: it may not be written yet, or overwritten.
+    pub judged: bool,
     /// What it published last: discovery and OpenAPI. Kept while the APIService is there.
     pub published: Arc<ArcSwapOption<Published>>,
     tls: Result<Arc<ClientConfig>, String>,
@@ -98,6 +100,7 @@ impl Backend {
             priority: Priority { group: number("groupPriorityMinimum"), version: number("versionPriority") },
             target,
             available: super::availability::is_available(service),
+            judged: super::availability::is_judged(service),
             published: before.map(|b| b.published.clone()).unwrap_or_default(),
             tls,
         })

@@ -88,7 +88,7 @@ fn settle(core: &Arc<Core>, services: &Services, attendants: &mut Attendants) {
         match attendants.get(&backend.name) {
             Some(attendant) => {
                 attendant.send_if_modified(|known| {
-                    let changed = known.target != backend.target;
+                    let changed = known.target != backend.target || !backend.judged;
                     *known = backend.clone();
                     changed
                 });

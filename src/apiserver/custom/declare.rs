@@ -1,6 +1,6 @@
 //! What a schema tells CEL: types, and how large data can be.
 //!
-//! Owns: the declaration of a schema's node, names that are no identifiers, limits where a schema names none.
+//! Owns: the declaration of a schema's node, limits where a schema names none.
 //! Called by: the rules of custom resources.
 //! Never: judges a schema; a part that has no type is unknown to rules.
 
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minik_cel::Type;
+use minik_cel::identifier::escape;
 use minik_cel::types::{Fields, ListMerge, ListType, ObjectField, ObjectType};
 use serde_json::{Value, json};
 
@@ -185,58 +186,9 @@ fn object(schema: &Value, root: Root, name: &str) -> Option<Declared> {
     Some(Declared { of, most: 0, least_bytes, shape: Shape::Object(shape) })
 }
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
-/// The identifier a field has in rules; `None` for a name that cannot be one.
-pub fn escape(name: &str) -> Option<String> {
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    if RESERVED.contains(&name) {
-        return Some(format!("__{name}__"));
-    }
-    if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c)) {
-        return None;
-    }
-    let name = name.replace("__", "__underscores__");
-    Some(name.replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_become_identifiers() {
-        let escaped = |name: &str| escape(name).unwrap_or_default();
-        assert_eq!(escaped("spec"), "spec");
-        assert_eq!(escaped("namespace"), "__namespace__");
-        assert_eq!(escaped("a-b.c/d"), "a__dash__b__dot__c__slash__d");
-        assert_eq!(escaped("a__b"), "a__underscores__b");
-        assert_eq!(escape("a b"), None);
-    }
 
     #[test]
     fn what_a_schema_leaves_open_is_bounded_by_the_request() {

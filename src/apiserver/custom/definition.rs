@@ -107,7 +107,7 @@ impl Check {
         let granular = matches!(schema["x-kubernetes-map-type"].as_str(), None | Some("granular" | "atomic"));
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let place = here(place.cardinality, property, !granular);
-            let declared = declare::escape(name).and_then(|name| part(&name));
+            let declared = minik_cel::identifier::escape(name).and_then(|name| part(&name));
             self.node(property, &format!("{path}.properties[{name}]"), &place, declared);
         }
         let items = &schema["items"];

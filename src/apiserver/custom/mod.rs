@@ -15,9 +15,8 @@ mod prune;
 mod rules;
 mod validate;
 
-pub use declare::escape;
 pub use definition::faults;
-pub use names::{conflicts, rows};
+pub use names::{Naming, naming, rows};
 
 use std::sync::OnceLock;
 

@@ -4,8 +4,10 @@
 //! Called by: `definitions`.
 //! Never: writes a condition.
 
+use std::collections::BTreeSet;
+
 use minik_api::registry::{Dependents, Generation, Resource, Scope, StatusWrites, Subresource, Verbs};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Custom;
 use super::conversion::Converter;
@@ -20,42 +22,64 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// The names of a definition that others must not have: plural, singular, short names; and kind, list kind.
-fn taken(names: &Value) -> (Vec<&str>, Vec<&str>) {
-    let mut resources = vec![text(names, "plural"), text(names, "singular")];
-    resources.extend(texts(&names["shortNames"]));
-    let mut kinds = vec![text(names, "kind"), text(names, "listKind")];
-    for list in [&mut resources, &mut kinds] {
-        list.retain(|n| !n.is_empty());
+/// The names a definition may have, and what keeps it from having those it asks for.
+pub struct Naming {
+    pub accepted: Value,
+    pub conflict: Option<(&'static str, String)>,
+}
+
+/// Names that a group's definitions have: of resources, and of kinds.
+fn taken<'a>(group: impl Iterator<Item = &'a Value>) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
+    let (mut resources, mut kinds) = (BTreeSet::new(), BTreeSet::new());
+    for definition in group {
+        let names = &definition["status"]["acceptedNames"];
+        resources.extend([text(names, "plural"), text(names, "singular")]);
+        resources.extend(texts(&names["shortNames"]));
+        kinds.extend([text(names, "kind"), text(names, "listKind")]);
     }
     (resources, kinds)
 }
 
-/// Reason and message of the first name of `definition` that another accepted definition of its group has.
-pub fn conflicts<'a>(definition: &Value, others: impl Iterator<Item = &'a Value>) -> Option<(&'static str, String)> {
-    let (resources, kinds) = taken(&definition["spec"]["names"]);
-    let reason = |name: &str| {
-        let names = &definition["spec"]["names"];
-        if name == text(names, "plural") {
-            "PluralConflict"
-        } else if name == text(names, "singular") {
-            "SingularConflict"
-        } else if name == text(names, "kind") {
-            "KindConflict"
-        } else if name == text(names, "listKind") {
-            "ListKindConflict"
+/// What of the names it asks for `definition` gets; `group` is every definition of its group, itself included. A name
+/// that another has stays what it was, and of several conflicts the last is told.
+pub fn naming<'a>(definition: &Value, group: impl Iterator<Item = &'a Value>) -> Naming {
+    let (asked, before) = (&definition["spec"]["names"], &definition["status"]["acceptedNames"]);
+    let (resources, kinds) = taken(group);
+    let mut naming = Naming { accepted: before.clone(), conflict: None };
+    if !naming.accepted.is_object() {
+        naming.accepted = json!({});
+    }
+    let in_use = |name: &str| format!("{name:?} is already in use");
+    let one = |field: &str, taken: &BTreeSet<&str>, reason: &'static str, naming: &mut Naming| {
+        let name = text(asked, field);
+        if name != text(before, field) && taken.contains(name) {
+            naming.conflict = Some((reason, in_use(name)));
         } else {
-            "ShortNamesConflict"
+            naming.accepted[field] = asked[field].clone();
         }
     };
-    for other in others {
-        let accepted = taken(&other["status"]["acceptedNames"]);
-        let mine = resources.iter().find(|n| accepted.0.contains(n)).or(kinds.iter().find(|n| accepted.1.contains(n)));
-        if let Some(name) = mine {
-            return Some((reason(name), format!("{name:?} is already in use")));
-        }
+    one("plural", &resources, "PluralConflict", &mut naming);
+    one("singular", &resources, "SingularConflict", &mut naming);
+    let own: Vec<&str> = texts(&before["shortNames"]).collect();
+    let short: Vec<String> =
+        texts(&asked["shortNames"]).filter(|n| !own.contains(n) && resources.contains(n)).map(in_use).collect();
+    match &short[..] {
+        [] => copy("shortNames", asked, &mut naming.accepted),
+        [one] => naming.conflict = Some(("ShortNamesConflict", one.clone())),
+        many => naming.conflict = Some(("ShortNamesConflict", format!("[{}]", many.join(", ")))),
     }
-    None
+    one("kind", &kinds, "KindConflict", &mut naming);
+    one("listKind", &kinds, "ListKindConflict", &mut naming);
+    copy("categories", asked, &mut naming.accepted);
+    naming
+}
+
+fn copy(field: &str, from: &Value, to: &mut Value) {
+    let Some(fields) = to.as_object_mut() else { return };
+    match from.get(field) {
+        Some(value) => drop(fields.insert(field.into(), value.clone())),
+        None => drop(fields.remove(field)),
+    }
 }
 
 /// One row a served version, the highest version first, as discovery orders them.

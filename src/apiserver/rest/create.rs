@@ -20,9 +20,10 @@ use crate::call::{Call, WriteOptions, now};
 use crate::catalog::Served;
 use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
+use crate::rest::face::Face;
 use crate::rest::special;
 use crate::server::Core;
-use crate::{compiled, decode, reply, stored};
+use crate::{contents, decode, reply, stored};
 
 /// Names that a client leaves to the server end in this many random letters.
 const SUFFIX_LENGTH: usize = 5;
@@ -146,9 +147,8 @@ async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree
     let mut writes = special::allocate(core, call, &mut tree, None, options.dry_run)?;
     let faults = match call.served.custom() {
         None => {
-            let mut faults: Vec<_> = special::check_create(call, &tree).into_iter().collect();
-            faults.extend(validation::create(&kind.group, &kind.version, &kind.kind, &tree));
-            faults.extend(compiled::faults(&kind, &tree, None));
+            let mut faults = validation::create(&kind.group, &kind.version, &kind.kind, &tree);
+            contents::check(&kind, Face::Whole, &tree, None, &mut faults);
             faults
         }
         Some(custom) => {

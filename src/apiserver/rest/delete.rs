@@ -206,6 +206,9 @@ fn set_finalizers(tree: &mut Value, default: Dependents, options: &DeleteOptions
 }
 
 pub fn plan(served: &Served, old: &Value, options: &DeleteOptions, now: Timestamp) -> Deletion {
+    if let Some(ending) = special::ending(served, old, now) {
+        return Deletion::Mark(Box::new(ending));
+    }
     let mut tree = old.clone();
     let graceful = served.row.kind == "Pod" && served.row.group.is_empty();
     let mut grace = 0;
@@ -228,6 +231,8 @@ pub fn plan(served: &Served, old: &Value, options: &DeleteOptions, now: Timestam
         if !object::is_deleting(&tree) {
             mark(&mut tree, now, 0);
             special::terminating(served, &mut tree);
+        } else if !special::is_held(served, &tree) {
+            tree["metadata"]["deletionGracePeriodSeconds"] = 0.into();
         }
         return Deletion::Mark(Box::new(tree));
     }
@@ -323,25 +328,21 @@ pub async fn remove(
 
 fn check_preconditions(served: &Served, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
     let (uid, version) = (object::uid(old), object::resource_version(old));
-    let why = if !options.uid.is_empty() && options.uid != uid {
-        let wanted = &options.uid;
-        format!(
-            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
-        )
+    let (field, record, wanted, is) = if !options.uid.is_empty() && options.uid != uid {
+        ("UID", "deleted and then recreated", &options.uid, uid)
     } else if !options.resource_version.is_empty() && options.resource_version != version {
-        let wanted = &options.resource_version;
-        format!(
-            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
-        )
+        ("ResourceVersion", "modified", &options.resource_version, version)
     } else {
         return Ok(());
     };
     let row = &served.row;
-    if row.group.is_empty() && row.kind == "Namespace" && !options.uid.is_empty() && options.uid != uid {
-        // Namespaces have their own hand for deletions, and it has words of its own.
-        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {uid}", options.uid);
+    if let Some(words) = special::precondition_words(served) {
+        let why = format!("{words}: {field} in precondition: {wanted}, {field} in object meta: {is}");
         return Err(Status::conflict(&row.qualified(), object::name(old), &why));
     }
+    let why = format!(
+        "the {field} in the precondition ({wanted}) does not match the {field} in record ({is}). The object might have been {record}"
+    );
     // Here upstream speaks of the kind, not of the resource.
     let kind = if row.group.is_empty() { row.kind.to_string() } else { format!("{}.{}", row.kind, row.group) };
     Err(Status::conflict(&kind, object::name(old), &why))

@@ -191,11 +191,11 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
             item.remove("apiVersion");
         });
     }
-    let (kind, api_version, items) = match form {
+    let (kind, api_version, items): (_, _, Value) = match form {
         Form::MetadataList => (
             "PartialObjectMetadataList".into(),
             "meta.k8s.io/v1".into(),
-            // None at all are no list, as upstream writes it.
+            // Upstream builds this list item by item, and Go has no list before the first.
             if items.is_empty() { Value::Null } else { items.iter().map(reply::metadata_only).collect() },
         ),
         _ => (served.row.list_kind.clone(), served.row.api_version(), items.into()),

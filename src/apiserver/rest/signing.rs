@@ -1,13 +1,11 @@
-//! What is special about CertificateSigningRequests: who asked, whether the request is one, and the times of decisions.
+//! What is special about CertificateSigningRequests: who asked, and the times of decisions.
 //!
-//! Owns: the fields of the spec that say who asked, the check of the request's signature, times nobody gave.
+//! Owns: the fields of the spec that say who asked, times nobody gave.
 //! Called by: `special`, as such an object is made or decided on.
 //! Never: approves or signs.
 
-use minik_api::FieldError;
 use serde_json::{Value, json};
 
-use crate::admission::certificates;
 use crate::authn::UserInfo;
 
 /// Whoever makes a request is who asks, whatever the object says.
@@ -28,16 +26,11 @@ pub fn asked_by(user: &UserInfo, tree: &mut Value) {
     }
 }
 
-pub fn check(tree: &Value) -> Option<FieldError> {
-    let request = &tree["spec"]["request"];
-    let why = certificates::verify(request).err()?;
-    Some(FieldError::invalid("spec.request", request, why))
-}
-
 /// Conditions that were added without times get the present one.
 pub fn decided(new: &mut Value, old: &Value, now: &str) {
     let before = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    for condition in new["status"]["conditions"].as_array_mut().into_iter().flatten() {
+    let conditions = new["status"].get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
         if condition["lastUpdateTime"].is_null() {
             condition["lastUpdateTime"] = now.into();
         }

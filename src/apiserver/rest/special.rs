@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 use http::Response;
+use jiff::Timestamp;
 use minik_api::registry::{self, GroupVersionKind};
 use minik_api::schema::Type;
-use minik_api::{FieldError, Status, apply, object};
+use minik_api::wire::time;
+use minik_api::{Status, apply, object};
 use minik_store::Write;
 use serde_json::{Value, json};
 
@@ -62,11 +64,6 @@ pub fn note_times(kind: &GroupVersionKind, tree: &mut Value) {
     }
 }
 
-/// What is wrong with a new object and cannot be told from its fields alone.
-pub fn check_create(call: &Call, new: &Value) -> Option<FieldError> {
-    if is_signing_request(&call.served) { signing::check(new) } else { None }
-}
-
 /// Before a write to a subresource is judged.
 pub fn prepare_subresource(served: &Served, face: Face, new: &mut Value, old: &Value) {
     if !is_signing_request(served) {
@@ -98,10 +95,9 @@ pub fn release(call: &Call, old: &Value) -> Vec<Write> {
     if is(&call.served, "", "Service") { services::release(old) } else { Vec::new() }
 }
 
-/// A Namespace also waits for its own list of finalizers, in `spec`; a definition for the end of its objects.
+/// A Namespace also waits for its own list of finalizers, in `spec`.
 pub fn is_held(served: &Served, tree: &Value) -> bool {
     is(served, "", "Namespace") && tree["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
-        || (is_definition(served) && !object::is_deleting(tree))
 }
 
 fn is_definition(served: &Served) -> bool {
@@ -109,7 +105,7 @@ fn is_definition(served: &Served) -> bool {
 }
 
 pub fn may_vanish(call: &Call, tree: &Value) -> bool {
-    is_definition(&call.served) || !is_held(&call.served, tree)
+    !is_held(&call.served, tree)
 }
 
 pub fn terminating(served: &Served, tree: &mut Value) {
@@ -117,13 +113,33 @@ pub fn terminating(served: &Served, tree: &mut Value) {
         tree["status"]["phase"] = "Terminating".into();
         tree["metadata"].as_object_mut().expect("a stored object has metadata").remove("deletionGracePeriodSeconds");
     }
-    if is_definition(served) {
-        let mut finalizers: Vec<&str> = object::finalizers(tree).filter(|f| *f != definitions::CLEANUP).collect();
-        finalizers.push(definitions::CLEANUP);
-        tree["metadata"]["finalizers"] = json!(finalizers);
-        let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
-        definitions::set_condition(tree, "Terminating", "True", "InstanceDeletionPending", message, &now());
+}
+
+/// A definition's first deletion is not like others': whatever the client asks for, its objects go first.
+pub fn ending(served: &Served, old: &Value, now: Timestamp) -> Option<Value> {
+    if !is_definition(served) || object::is_deleting(old) {
+        return None;
     }
+    let mut tree = old.clone();
+    let now = time::format_seconds(now);
+    tree["metadata"]["deletionTimestamp"] = now.as_str().into();
+    let mut finalizers: Vec<&str> = object::finalizers(old).collect();
+    if !finalizers.contains(&definitions::CLEANUP) {
+        finalizers.push(definitions::CLEANUP);
+    }
+    tree["metadata"]["finalizers"] = json!(finalizers);
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    definitions::set_condition(&mut tree, "Terminating", "True", "InstanceDeletionPending", message, &now);
+    Some(tree)
+}
+
+/// Upstream has hands of their own for the deletion of Namespaces and of definitions, with words of their own for a
+/// precondition that fails: what they are before the field's name.
+pub fn precondition_words(served: &Served) -> Option<&'static str> {
+    if is(served, "", "Namespace") {
+        return Some("Precondition failed");
+    }
+    is_definition(served).then_some("precondition failed")
 }
 
 /// Before a deletion: what upstream says when the client leaves open what becomes of a Job's Pods.

@@ -21,7 +21,7 @@ use crate::rest::create::{self, Outcome, Track, default, note, respond, store_fa
 use crate::rest::face::Face;
 use crate::rest::special;
 use crate::server::Core;
-use crate::{compiled, decode, reply, stored};
+use crate::{contents, decode, reply, stored};
 
 /// How often a change that names no version is tried again when somebody else was faster.
 const ATTEMPTS_MAX: usize = 16;
@@ -159,12 +159,14 @@ impl Change<'_> {
             }
             Face::Whole => {
                 let mut faults = validation::update(&kind.group, &kind.version, &kind.kind, new, old);
-                faults.extend(compiled::faults(&kind, new, Some(old)));
+                contents::check(&kind, Face::Whole, new, Some(old), &mut faults);
                 faults
             }
             face => {
                 let sub = face.subresource();
-                validation::update_subresource(&kind.group, &kind.version, &kind.kind, sub, new, old)
+                let mut faults = validation::update_subresource(&kind.group, &kind.version, &kind.kind, sub, new, old);
+                contents::check(&kind, face, new, Some(old), &mut faults);
+                faults
             }
         };
         if faults.is_empty() {

@@ -43,9 +43,9 @@ pub async fn delivery(client: &Client, names: &[String], fan: &Fan) -> Result<f6
     let names = &names[..fan.watchers.min(names.len())];
     let begun = Instant::now();
     let mut watchers = JoinSet::new();
-    for index in 0..fan.watchers {
+    for name in names.iter().cycle().take(fan.watchers) {
         let (selector, expected) = match fan.scope {
-            Scope::Own => (format!("&fieldSelector=metadata.name%3D{}", names[index]), fan.updates / fan.watchers),
+            Scope::Own => (format!("&fieldSelector=metadata.name%3D{name}"), fan.updates / fan.watchers),
             Scope::Everything => (String::new(), fan.updates),
         };
         let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={}{selector}", newest(client).await?);
@@ -99,17 +99,17 @@ async fn update(client: &Client, names: &[String], fan: &Fan, begun: Instant) ->
     let start = begun.elapsed();
     let step = Duration::from_secs(1) / fan.per_second as u32;
     let due = |index: usize| start + step * index as u32;
-    let requests = futures::stream::iter(0..fan.updates).then(|index| async move {
+    let paced = futures::stream::iter(0..fan.updates).then(|index| async move {
         let wait = due(index).saturating_sub(begun.elapsed());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let name = names[index % names.len()].clone();
-        async move {
-            let sent = due(index).as_micros().to_string();
-            let body = json!({"metadata": {"name": name}, "data": {"sent": sent}}).to_string();
-            send(client, "PUT", &format!("{CONFIG_MAPS}/{name}"), JSON, body.into()).await
-        }
+        index
+    });
+    let requests = paced.map(|index| async move {
+        let (name, sent) = (&names[index % names.len()], due(index).as_micros().to_string());
+        let body = json!({"metadata": {"name": name}, "data": {"sent": sent}}).to_string();
+        send(client, "PUT", &format!("{CONFIG_MAPS}/{name}"), JSON, body.into()).await
     });
     let mut answers = std::pin::pin!(requests.buffer_unordered(LATE_MAX));
     while let Some(answer) = answers.next().await {

@@ -1,28 +1,27 @@
-//! What is wrong with a new policy, binding or webhook condition.
+//! What is wrong with the expressions of a new policy or webhook.
 //!
 //! Owns: the faults of their expressions and of the fields around them, in upstream's words.
-//! Called by: creates and updates of policies, bindings and webhook configurations.
+//! Called by: creates and updates of policies and webhook configurations.
 //! Never: judges what a policy means.
 
 use minik_api::{FieldError, names};
+use minik_cel::identifier::is_identifier;
+use minik_cel::policy::{Programs, Types};
 use serde_json::Value;
 
 use super::super::expression::{Compiled, Params, condition};
-use super::programs::{Programs, Types};
 
-const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 const ANNOTATIONS_MAX: usize = 20;
 
-/// A policy or a binding of either sort.
+/// A policy of either sort.
 pub fn faults(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if old.is_some_and(|old| old["spec"] == object["spec"]) {
         return Vec::new();
     }
     let mut found = Vec::new();
-    match kind {
-        "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy" => policy(kind, object, &mut found),
-        "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding" => binding(kind, object, &mut found),
-        _ => {}
+    if matches!(kind, "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") {
+        policy(kind, object, &mut found);
     }
     found
 }
@@ -50,22 +49,6 @@ fn text<'v>(of: &'v Value, field: &str) -> &'v str {
 
 fn policy(kind: &str, object: &Value, found: &mut Vec<FieldError>) {
     let spec = &object["spec"];
-    match spec["failurePolicy"].as_str() {
-        None => found.push(FieldError::required("spec.failurePolicy", "")),
-        Some("Fail" | "Ignore") => {}
-        Some(_) => {
-            found.push(FieldError::not_supported("spec.failurePolicy", &spec["failurePolicy"], &["Fail", "Ignore"]));
-        }
-    }
-    if spec["paramKind"].is_object() {
-        param_kind(&spec["paramKind"], found);
-    }
-    let constraints = "spec.matchConstraints";
-    if !spec["matchConstraints"].is_object() {
-        found.push(FieldError::required(constraints, ""));
-    } else if list(&spec["matchConstraints"], "resourceRules").is_empty() {
-        found.push(FieldError::required(format!("{constraints}.resourceRules"), ""));
-    }
     let params = if spec["paramKind"].is_object() { Params::Known } else { Params::None };
     conditions(spec, "spec.matchConditions", params, found);
     let programs = Programs::compile(object, &Types::default());
@@ -74,14 +57,6 @@ fn policy(kind: &str, object: &Value, found: &mut Vec<FieldError>) {
         validations(object, &programs, found);
     } else {
         mutations(spec, &programs, found);
-    }
-}
-
-fn param_kind(kind: &Value, found: &mut Vec<FieldError>) {
-    for field in ["apiVersion", "kind"] {
-        if text(kind, field).is_empty() {
-            found.push(FieldError::required(format!("spec.paramKind.{field}"), ""));
-        }
     }
 }
 
@@ -120,11 +95,9 @@ fn variables(spec: &Value, programs: &Programs, found: &mut Vec<FieldError>) {
     for (index, variable) in list(spec, "variables").iter().enumerate() {
         let at = format!("spec.variables[{index}]");
         let (name, expression) = (text(variable, "name"), text(variable, "expression"));
-        let identifier = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if name.trim().is_empty() {
             found.push(FieldError::required(format!("{at}.name"), "name is not specified"));
-        } else if !identifier {
+        } else if !is_identifier(name) {
             found.push(FieldError::invalid(format!("{at}.name"), &name.into(), "must be a valid CEL identifier"));
         }
         if expression.trim().is_empty() {
@@ -190,14 +163,6 @@ fn validations(object: &Value, programs: &Programs, found: &mut Vec<FieldError>)
 }
 
 fn mutations(spec: &Value, programs: &Programs, found: &mut Vec<FieldError>) {
-    for rule in list(&spec["matchConstraints"], "resourceRules") {
-        for operation in
-            list(rule, "operations").iter().filter(|o| !matches!(o.as_str(), Some("*" | "CREATE" | "UPDATE")))
-        {
-            let path = "spec.matchConstraints.resourceRules.operations";
-            found.push(FieldError::not_supported(path, operation, &["CREATE", "UPDATE"]));
-        }
-    }
     let mutations = list(spec, "mutations");
     if mutations.is_empty() {
         found.push(FieldError::required("spec.mutations", "mutations must contain at least one item"));
@@ -239,61 +204,5 @@ fn mutations(spec: &Value, programs: &Programs, found: &mut Vec<FieldError>) {
             let (path, supported) = ("spec.reinvocationPolicy", ["IfNeeded", "Never"]);
             found.push(FieldError::not_supported(path, &spec["reinvocationPolicy"], &supported));
         }
-    }
-}
-
-fn binding(kind: &str, object: &Value, found: &mut Vec<FieldError>) {
-    let spec = &object["spec"];
-    if text(spec, "policyName").is_empty() {
-        found.push(FieldError::required("spec.policyName", ""));
-    } else {
-        for fault in names::dns1123_subdomain(text(spec, "policyName")) {
-            found.push(FieldError::invalid("spec.policyName", &spec["policyName"], fault));
-        }
-    }
-    let reference = &spec["paramRef"];
-    if reference.is_object() {
-        let (named, selects) = (!text(reference, "name").is_empty(), reference["selector"].is_object());
-        if named && selects {
-            let detail = "name and selector are mutually exclusive";
-            found.push(FieldError::forbidden("spec.paramRef.name", detail));
-            found.push(FieldError::forbidden("spec.paramRef.selector", detail));
-        }
-        if !named && !selects {
-            found.push(FieldError::required("spec.paramRef", "one of name or selector must be specified"));
-        }
-        match text(reference, "parameterNotFoundAction") {
-            "" => found.push(FieldError::required("spec.paramRef.parameterNotFoundAction", "")),
-            "Allow" | "Deny" => {}
-            _ => {
-                let path = "spec.paramRef.parameterNotFoundAction";
-                let value = &reference["parameterNotFoundAction"];
-                found.push(FieldError::not_supported(path, value, &["Deny", "Allow"]));
-            }
-        }
-    }
-    if kind == "ValidatingAdmissionPolicyBinding" {
-        actions(spec, found);
-    }
-}
-
-fn actions(spec: &Value, found: &mut Vec<FieldError>) {
-    let path = "spec.validationActions";
-    let actions = list(spec, "validationActions");
-    if actions.is_empty() {
-        found.push(FieldError::required(path, "at least one validation action is required"));
-    }
-    for (index, action) in actions.iter().enumerate() {
-        if !matches!(action.as_str(), Some("Deny" | "Warn" | "Audit")) {
-            found.push(FieldError::not_supported(format!("{path}[{index}]"), action, &["Audit", "Deny", "Warn"]));
-        }
-        if actions[..index].contains(action) {
-            found.push(FieldError::duplicate(format!("{path}[{index}]"), action));
-        }
-    }
-    let has = |wanted: &str| actions.iter().any(|action| action == wanted);
-    if has("Deny") && has("Warn") {
-        let detail = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
-        found.push(FieldError::invalid(path, &spec["validationActions"], detail));
     }
 }

@@ -11,16 +11,15 @@ mod validating;
 
 pub use faults::{faults, webhook_faults};
 pub use mutating::{Rounds, mutate};
-pub use programs::{Types, warnings};
 pub use validating::validate;
 
 use std::sync::Arc;
 
 use minik_api::selector::LabelSelector;
 use minik_api::{ResourceId, object};
+use minik_cel::policy::Programs;
 use serde_json::Value;
 
-use self::programs::Programs;
 use super::expression::Params;
 use super::plugin::World;
 use super::{Review, rules};
@@ -64,7 +63,7 @@ fn met(policies: ResourceId, bindings: ResourceId, review: &Review, world: &Worl
         for binding in bindings.iter().filter(|b| b["spec"]["policyName"] == object::name(&policy)) {
             let limits = &binding["spec"]["matchResources"];
             if !limits.is_object() || matches(limits, review, world) {
-                let programs = Programs::of(&policy);
+                let programs = programs::of_policy(&policy);
                 found.push(Met { policy: policy.clone(), binding: binding.clone(), programs });
             }
         }

@@ -6,13 +6,13 @@
 
 use minik_api::status::{Cause, Details};
 use minik_api::{Status, resources};
+use minik_cel::policy::Programs;
 use minik_cel::{Scope, Value as Cel};
 use serde_json::{Value, json};
 
 use super::super::Review;
 use super::super::expression::{Budget, Compiled, Facts, POLICY_COST_MAX, conditions_hold};
 use super::super::plugin::World;
-use super::programs::Programs;
 use super::{Met, met, params};
 
 /// Upstream's limits on a computed message and on an audit annotation.
