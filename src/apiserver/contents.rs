@@ -23,7 +23,10 @@ pub fn check(kind: &GroupVersionKind, face: Face, new: &Value, old: Option<&Valu
             faults.splice(at..at, request);
             faults.extend(others);
         }
-        ("apiextensions.k8s.io", "CustomResourceDefinition", Face::Whole) => faults.extend(custom::faults(new, old)),
+        ("apiextensions.k8s.io", "CustomResourceDefinition", Face::Whole) => {
+            let more = custom::faults(new, old, faults);
+            faults.extend(more);
+        }
         (
             "admissionregistration.k8s.io",
             "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration",

@@ -9,7 +9,7 @@ use minik_api::decode::{self, DecodeError, Decoded};
 use minik_api::registry::{self, GroupVersionKind, api_version, split_api_version};
 use minik_api::schema::Type;
 use minik_api::wire::protobuf;
-use minik_api::{Status, object};
+use minik_api::{FieldError, Status, object};
 use serde_json::Value;
 
 use crate::call::{Call, FieldValidation};
@@ -170,6 +170,9 @@ pub fn body(call: &Call, expected: &GroupVersionKind, validation: FieldValidatio
         return Err(refusal);
     }
     strictly(call, &decoded.strict, validation, |why| refuse(&call.body, expected, why))?;
+    if call.served.custom().is_some() && of.is_none() {
+        custom_kind(&decoded.object, expected)?;
+    }
     with_type(decoded.object, expected, &call.body)
 }
 
@@ -193,6 +196,16 @@ pub fn strictly(
 pub fn not_registered(kind: &str, version: &str) -> String {
     // Upstream's scheme is named after the place in its source where it is made.
     format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"")
+}
+
+/// Upstream reads custom resources without knowing their kinds, so one of another kind is an invalid one.
+fn custom_kind(tree: &Value, expected: &GroupVersionKind) -> Result<(), Status> {
+    let said = tree["kind"].as_str().unwrap_or("");
+    if said.is_empty() || said == expected.kind {
+        return Ok(());
+    }
+    let fault = FieldError::invalid("kind", &said.into(), format!("must be {}", expected.kind));
+    Err(Status::invalid(&expected.group, said, object::name(tree), &[fault]))
 }
 
 /// A body may leave its type out; what it says must be what belongs here.

@@ -156,18 +156,19 @@ async fn run(core: Arc<Core>, mut definitions: Definitions, changes: futures::st
     let removal = Removal::default();
     let names: Vec<String> = definitions.keys().cloned().collect();
     for name in names {
-        settle(&core, &mut definitions, &removal, &name).await;
+        let before = definitions.get(&name).cloned();
+        settle(&core, &mut definitions, &removal, &name, before).await;
     }
     let mut changes = changes;
     while let Some(change) = changes.next().await {
         let name = match &change {
             Change::Put(d) | Change::Delete(d) => object::name(d).to_string(),
         };
-        match change {
-            Change::Put(definition) => drop(definitions.insert(name.clone(), definition)),
-            Change::Delete(_) => drop(definitions.remove(&name)),
-        }
-        settle(&core, &mut definitions, &removal, &name).await;
+        let before = match change {
+            Change::Put(definition) => definitions.insert(name.clone(), definition),
+            Change::Delete(_) => definitions.remove(&name),
+        };
+        settle(&core, &mut definitions, &removal, &name, before).await;
         // A name that became free may be what another definition waits for.
         let waiting: Vec<String> = definitions
             .values()
@@ -175,26 +176,40 @@ async fn run(core: Arc<Core>, mut definitions: Definitions, changes: futures::st
             .map(|d| object::name(d).to_string())
             .collect();
         for other in waiting.into_iter().filter(|o| *o != name) {
-            settle(&core, &mut definitions, &removal, &other).await;
+            let before = definitions.get(&other).cloned();
+            settle(&core, &mut definitions, &removal, &other, before).await;
         }
     }
 }
 
-/// Brings the catalog and the conditions into line with one definition. Each step of a definition's way is a write, as
-/// upstream's controllers make it, and the write's own event takes the next one.
-async fn settle(core: &Arc<Core>, definitions: &mut Definitions, removal: &Removal, name: &str) {
-    let Some(definition) = definitions.get(name).cloned() else {
-        publish(core, definitions);
-        return;
-    };
-    let deleting = object::is_deleting(&definition);
-    let wanted = named(&definition, definitions, &now())
-        .or_else(|| approved(&definition, &now()))
-        .or_else(|| established(&definition, &now()));
+/// What of a definition the catalog shows.
+fn shown(definition: Option<&Arc<Value>>) -> Option<&Value> {
+    definition.filter(|d| is_true(d, "Established")).map(|d| &d["spec"])
+}
+
+/// Brings the catalog and the conditions into line with one definition, which was `before` until now. Each step of a
+/// definition's way is a write, as upstream's controllers make it, and the write's own event takes the next one.
+async fn settle(
+    core: &Arc<Core>,
+    definitions: &mut Definitions,
+    removal: &Removal,
+    name: &str,
+    before: Option<Arc<Value>>,
+) {
+    let definition = definitions.get(name).cloned();
+    let wanted = definition.as_ref().and_then(|definition| {
+        let now = now();
+        named(definition, definitions, &now)
+            .or_else(|| approved(definition, &now))
+            .or_else(|| established(definition, &now))
+    });
     if let Some(wanted) = &wanted {
         definitions.insert(name.into(), Arc::new(wanted.clone()));
     }
-    publish(core, definitions);
+    if shown(before.as_ref()) != shown(definitions.get(name)) {
+        publish(core, definitions);
+    }
+    let Some(definition) = definition else { return };
     if let Some(wanted) = wanted {
         // A conflict means that a newer state is on its way here.
         match core.call(Method::PUT, &format!("{PATH}/{name}/status"), Some(&wanted)).await {
@@ -204,7 +219,7 @@ async fn settle(core: &Arc<Core>, definitions: &mut Definitions, removal: &Remov
             _ => {}
         }
     }
-    if deleting && object::finalizers(&definition).any(|f| f == CLEANUP) {
+    if object::is_deleting(&definition) && object::finalizers(&definition).any(|f| f == CLEANUP) {
         removal.begin(core, &definition);
     }
 }

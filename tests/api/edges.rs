@@ -165,19 +165,19 @@ async fn a_definition_is_told_what_is_wrong_with_it() {
     assert_eq!(
         causes(json!({"group": "example.com", "scope": "Cluster", "names": names, "versions": version(schema)})).await,
         [
+            format!("{at}[b].items | Required value: must be specified"),
+            format!("{at}[f].type | Required value: must not be empty for specified object fields"),
+            format!(
+                "{at}[metadata] | Forbidden: must not specify anything other than name and generateName, but metadata is implicitly specified"
+            ),
             format!(
                 "{at}[a].type | Unsupported value: \"foo\": supported values: \"array\", \"boolean\", \"integer\", \"number\", \"object\", \"string\""
             ),
-            format!("{at}[b].items | Required value: must be specified"),
             format!(
                 "{at}[e].x-kubernetes-list-map-keys | Required value: must not be empty if x-kubernetes-list-type is map"
             ),
             format!(
                 "{at}[e].items.type | Invalid value: \"string\": must be object if parent array's x-kubernetes-list-type is map"
-            ),
-            format!("{at}[f].type | Required value: must not be empty for specified object fields"),
-            format!(
-                "{at}[metadata] | Forbidden: must not specify anything other than name and generateName, but metadata is implicitly specified"
             ),
         ]
     );

@@ -89,7 +89,7 @@ fn definition(rules: Value) -> Value {
 async fn a_definitions_rules_hold_for_its_objects() {
     let server = Server::start().await;
     let refused = server.post(DEFINITIONS, &definition(json!([{"rule": "self.low < self.nope"}]))).await.refusal();
-    let place = "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule";
+    let place = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule";
     assert!(refused.contains(place) && refused.contains("ERROR: <input>:1:16: undefined field 'nope'"), "{refused}");
     let rules = json!([{"rule": "self.low <= self.high", "messageExpression": "self.high > 3 ? 'low is above a large high' : 'low is above high'"}]);
     server.post(DEFINITIONS, &definition(rules)).await.ok();

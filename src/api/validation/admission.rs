@@ -62,7 +62,8 @@ fn webhooks(list: &At<'_>, errors: &mut Errors) {
         }
         errors.one_of_if_set(&webhook.get("reinvocationPolicy"), &["IfNeeded", "Never"]);
         client(&webhook.get("clientConfig"), errors);
-        review_versions(&webhook.get("admissionReviewVersions"), errors);
+        let missing = format!("must specify one of {}", REVIEWS.join(", "));
+        review_versions(&webhook.get("admissionReviewVersions"), &missing, errors);
         if !name.text().is_empty() && seen.iter().any(|s| s == name.text()) {
             errors.duplicate(&name);
         }
@@ -140,9 +141,10 @@ fn service(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn review_versions(list: &At<'_>, errors: &mut Errors) {
+/// The versions a webhook understands; `missing` is what is said where there is none.
+pub fn review_versions(list: &At<'_>, missing: &str, errors: &mut Errors) {
     if list.len() == 0 {
-        return errors.required(list, &format!("must specify one of {}", REVIEWS.join(", ")));
+        return errors.required(list, missing);
     }
     let mut seen: Vec<&str> = Vec::new();
     for version in list.items() {

@@ -1,4 +1,4 @@
-//! Rules of CustomResourceDefinitions: names, versions, and schemas that say of every field what it is.
+//! Rules of CustomResourceDefinitions: names, versions and what else is there once or for each of them.
 //!
 //! Owns: that kind.
 //! Called by: `validation`.
@@ -7,10 +7,10 @@
 use serde_json::{Value, json};
 
 use super::check::{At, Errors};
+use super::{admission, definition_schema};
 use crate::names;
 use crate::status::FieldError;
 
-const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 /// Groups that the Kubernetes project reviews.
@@ -29,23 +29,70 @@ pub fn create(object: &At<'_>, errors: &mut Errors) {
     let group = spec.get("group");
     if group.text().is_empty() {
         errors.required(&group, "");
-    } else {
-        errors.faults(&group, names::dns1123_subdomain(group.text()));
-        if !group.text().contains('.') {
-            errors.invalid(&group, "should be a domain with at least one dot");
-        }
+    } else if !names::dns1123_subdomain(group.text()).is_empty() {
+        errors.invalid(&group, names::dns1123_subdomain(group.text()).join(","));
+    } else if !group.text().contains('.') {
+        errors.invalid(&group, "should be a domain with at least one dot");
     }
     errors.one_of(&spec.get("scope"), &["Cluster", "Namespaced"]);
     versions(&spec, errors);
+    for field in ["plural", "singular", "kind", "listKind"] {
+        if names.get(field).text().is_empty() {
+            errors.required(&names.get(field), "");
+        }
+    }
     resource_names(&names, errors);
-    per_version(&spec, errors);
+    per_version(object, errors);
     conversion(&spec, errors);
+    stored_versions(object, errors);
+    approval(object, group.text(), errors);
     if spec.get("preserveUnknownFields").is_true() {
         let detail =
             "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         errors.invalid(&spec.get("preserveUnknownFields"), detail);
     }
-    approval(object, group.text(), errors);
+}
+
+/// Where objects are kept never changes, nor what they are once they are served.
+pub fn update(object: &At<'_>, old: &Value, errors: &mut Errors) {
+    create(object, errors);
+    let (spec, before) = (object.get("spec"), &old["spec"]);
+    let names = spec.get("names");
+    let mut conditions = old["status"]["conditions"].as_array().into_iter().flatten();
+    if conditions.any(|c| c["type"] == "Established" && c["status"] == "True") {
+        errors.immutable(&spec.get("scope"), &before["scope"]);
+        errors.immutable(&names.get("kind"), &before["names"]["kind"]);
+    }
+    errors.immutable(&spec.get("group"), &before["group"]);
+    errors.immutable(&names.get("plural"), &before["names"]["plural"]);
+}
+
+/// Versions that objects were stored in stay until no object is stored in them.
+fn stored_versions(object: &At<'_>, errors: &mut Errors) {
+    let (status, spec) = (object.get("status"), object.get("spec"));
+    let stored = status.get("storedVersions");
+    if stored.len() == 0 {
+        return errors.invalid(&stored.showing(&Value::Null), "must have at least one stored version");
+    }
+    let listed = spec.get("versions");
+    // A version that is listed twice is not found the second time.
+    let mut left: Vec<&str> = stored.items().map(|known| known.text()).collect();
+    for version in listed.items() {
+        let name = version.value["name"].as_str().unwrap_or("");
+        if version.get("storage").is_true() && !left.contains(&name) {
+            errors.invalid(&stored, format!("must have the storage version {name}"));
+        }
+        left.retain(|known| *known != name);
+    }
+    for known in stored.items() {
+        let name = known.text();
+        if left.contains(&name) {
+            let detail = format!(
+                "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"
+            );
+            errors.invalid(&known, detail);
+        }
+    }
 }
 
 fn approval(object: &At<'_>, group: &str, errors: &mut Errors) {
@@ -63,13 +110,17 @@ fn versions(spec: &At<'_>, errors: &mut Errors) {
     let mut seen: Vec<String> = Vec::new();
     let mut repeated = false;
     for version in list.items() {
+        if !version.value["schema"]["openAPIV3Schema"].is_object() {
+            errors.0.push(FieldError::required(format!("{}.schema.openAPIV3Schema", version.path()), ""));
+        }
+    }
+    for version in list.items() {
         let name = version.get("name");
         repeated |= seen.iter().any(|s| s == name.text());
         seen.push(name.text().into());
-        errors.faults(&name, names::dns1035_label(name.text()));
-        let schema = &version.value["schema"]["openAPIV3Schema"];
-        if !schema.is_object() {
-            errors.0.push(FieldError::required(format!("{}.schema.openAPIV3Schema", version.path()), ""));
+        let faults = names::dns1035_label(name.text());
+        if !faults.is_empty() {
+            errors.invalid(&name, faults.join(","));
         }
         if version.get("deprecationWarning").value.is_string() && !version.get("deprecated").is_true() {
             errors.invalid(&version.get("deprecationWarning"), "can only be set for deprecated versions");
@@ -104,23 +155,20 @@ fn as_go_prints(versions: &Value) -> String {
 
 fn resource_names(at: &At<'_>, errors: &mut Errors) {
     let label = |errors: &mut Errors, at: &At<'_>, text: &str, prefix: &str| {
-        for fault in names::dns1035_label(text) {
-            errors.invalid(at, format!("{prefix}{fault}"));
+        let faults = names::dns1035_label(text);
+        if !faults.is_empty() {
+            errors.invalid(at, format!("{prefix}{}", faults.join(",")));
         }
     };
     for field in ["plural", "singular"] {
         let name = at.get(field);
-        if name.text().is_empty() {
-            errors.required(&name, "");
-        } else {
+        if !name.text().is_empty() {
             label(errors, &name, name.text(), "");
         }
     }
     for field in ["kind", "listKind"] {
         let name = at.get(field);
-        if name.text().is_empty() {
-            errors.required(&name, "");
-        } else {
+        if !name.text().is_empty() {
             label(errors, &name, &name.text().to_lowercase(), "may have mixed case, but should otherwise match: ");
         }
     }
@@ -132,9 +180,26 @@ fn resource_names(at: &At<'_>, errors: &mut Errors) {
     at.get("categories").items().for_each(|name| label(errors, &name, name.text(), ""));
 }
 
+/// The schemas of a definition with the paths that errors about them name. What all versions have alike is one thing
+/// upstream.
+pub fn schemas(definition: &Value) -> Vec<(String, &Value)> {
+    let all = definition["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    let alike = all.windows(2).all(|pair| pair[0]["schema"] == pair[1]["schema"]);
+    let counted = if alike { all.len().min(1) } else { all.len() };
+    let placed = all.iter().enumerate().take(counted).map(|(index, version)| {
+        let path = match alike {
+            true => "spec.validation.openAPIV3Schema".to_string(),
+            false => format!("spec.versions[{index}].schema.openAPIV3Schema"),
+        };
+        (path, &version["schema"]["openAPIV3Schema"])
+    });
+    placed.filter(|(_, schema)| schema.is_object()).collect()
+}
+
 /// Schemas, subresources, columns and selectable fields. What all versions have alike is one thing upstream, and errors
 /// about it name the place it has there.
-fn per_version(spec: &At<'_>, errors: &mut Errors) {
+fn per_version(object: &At<'_>, errors: &mut Errors) {
+    let spec = object.get("spec");
     let list = spec.get("versions");
     let all = list.value.as_array().map_or(&[][..], Vec::as_slice);
     let alike = |field: &str| all.windows(2).all(|pair| pair[0][field] == pair[1][field]);
@@ -144,12 +209,8 @@ fn per_version(spec: &At<'_>, errors: &mut Errors) {
     };
     let counted = |field: &str| if alike(field) { all.len().min(1) } else { all.len() };
     let found = &mut errors.0;
-    for (index, version) in all.iter().enumerate().take(counted("schema")) {
-        let root = &version["schema"]["openAPIV3Schema"];
-        if root.is_object() {
-            let path = place("schema", "validation.openAPIV3Schema", "schema.openAPIV3Schema", index);
-            schema_root(root, &path, found);
-        }
+    for (path, schema) in schemas(object.value) {
+        found.extend(definition_schema::faults(schema, &path));
     }
     for (index, version) in all.iter().enumerate().take(counted("subresources")) {
         let path = place("subresources", "subresources", "subresources", index);
@@ -254,176 +315,32 @@ fn conversion(spec: &At<'_>, errors: &mut Errors) {
     }
     let strategy = conversion.get("strategy");
     let webhook = conversion.get("webhook");
-    let found = &mut errors.0;
     match strategy.text() {
         "None" => {
             if !webhook.is_null() {
                 let at = "spec.conversion.webhookClientConfig";
-                found.push(FieldError::forbidden(at, "should not be set when strategy is not set to Webhook"));
+                errors.push(FieldError::forbidden(at, "should not be set when strategy is not set to Webhook"));
             }
         }
         "Webhook" => {
             if spec.get("preserveUnknownFields").is_true() {
                 let detail = "must be None if spec.preserveUnknownFields is true";
-                found.push(FieldError::invalid("spec.conversion.strategy", &"Webhook".into(), detail));
+                errors.push(FieldError::invalid("spec.conversion.strategy", &"Webhook".into(), detail));
             }
-            let (config, at) = (&webhook.value["clientConfig"], "spec.conversion.webhookClientConfig");
-            if !config.is_object() {
-                found.push(FieldError::required(at, "required when strategy is set to Webhook"));
-            } else if config["url"].is_string() == config["service"].is_object() {
-                found.push(FieldError::required(at, "exactly one of url or service is required"));
+            let config = conversion.get("webhookClientConfig");
+            let config = config.showing(&webhook.value["clientConfig"]);
+            if config.value.is_object() {
+                admission::client(&config, errors);
+            } else {
+                errors.required(&config, "required when strategy is set to Webhook");
             }
-            let (versions, at) =
-                (&webhook.value["conversionReviewVersions"], "spec.conversion.conversionReviewVersions");
-            let mut listed = versions.as_array().into_iter().flatten();
-            if versions.as_array().is_none_or(Vec::is_empty) {
-                found.push(FieldError::required(at, ""));
-            } else if !listed.any(|v| v == "v1" || v == "v1beta1") {
-                found.push(FieldError::invalid(at, versions, "must include at least one of v1, v1beta1"));
-            }
+            let versions = conversion.get("conversionReviewVersions");
+            let versions = versions.showing(&webhook.value["conversionReviewVersions"]);
+            admission::review_versions(&versions, "", errors);
         }
         other => {
             let value = json!(other);
-            found.push(FieldError::not_supported("spec.conversion.strategy", &value, &["None", "Webhook"]));
-        }
-    }
-}
-
-/// Where a schema stands, for what it must say of itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Root,
-    Field,
-    Item,
-    /// Inside `allOf`, `anyOf`, `oneOf` or `not`: it judges values and describes no field.
-    Judging,
-}
-
-fn schema_root(root: &Value, path: &str, found: &mut Vec<FieldError>) {
-    schema(root, path, Place::Root, found);
-    let property = |name: &str| &root["properties"][name];
-    for name in ["apiVersion", "kind"] {
-        let kind = text(property(name), "type");
-        if property(name).is_object() && kind != "string" {
-            found.push(FieldError::invalid(format!("{path}.properties[{name}].type"), &kind.into(), "must be string"));
-        }
-    }
-    let metadata = property("metadata");
-    let own = metadata["properties"].as_object().into_iter().flatten();
-    if own.into_iter().any(|(name, _)| !matches!(name.as_str(), "name" | "generateName")) {
-        let detail = "must not specify anything other than name and generateName, but metadata is implicitly specified";
-        found.push(FieldError::forbidden(format!("{path}.properties[metadata]"), detail));
-    }
-}
-
-fn is_true(schema: &Value, field: &str) -> bool {
-    schema[field] == true
-}
-
-fn schema(schema_: &Value, path: &str, place: Place, found: &mut Vec<FieldError>) {
-    if !schema_.is_object() {
-        return;
-    }
-    if !text(schema_, "$ref").is_empty() {
-        return found.push(FieldError::forbidden(format!("{path}.$ref"), "$ref is not supported"));
-    }
-    kind_of(schema_, path, place, found);
-    values(schema_, path, found);
-    list(schema_, path, found);
-    let below = if place == Place::Judging { Place::Judging } else { Place::Field };
-    for (name, property) in schema_["properties"].as_object().into_iter().flatten() {
-        // The types of an object's own metadata are known.
-        if place == Place::Root && name == "metadata" {
-            continue;
-        }
-        schema(property, &format!("{path}.properties[{name}]"), below, found);
-    }
-    schema(&schema_["additionalProperties"], &format!("{path}.additionalProperties"), below, found);
-    let item = if place == Place::Judging { Place::Judging } else { Place::Item };
-    schema(&schema_["items"], &format!("{path}.items"), item, found);
-    for junctor in ["allOf", "anyOf", "oneOf"] {
-        for (index, one) in items(&schema_[junctor]) {
-            schema(one, &format!("{path}.{junctor}[{index}]"), Place::Judging, found);
-        }
-    }
-    schema(&schema_["not"], &format!("{path}.not"), Place::Judging, found);
-}
-
-fn kind_of(schema: &Value, path: &str, place: Place, found: &mut Vec<FieldError>) {
-    let kind = text(schema, "type");
-    let free = is_true(schema, "x-kubernetes-int-or-string") || is_true(schema, "x-kubernetes-preserve-unknown-fields");
-    let at = format!("{path}.type");
-    match (place, kind) {
-        (Place::Root, "") => found.push(FieldError::required(at, "must not be empty at the root")),
-        (Place::Root, kind) if kind != "object" => {
-            found.push(FieldError::invalid(at, &kind.into(), "must be object at the root"));
-        }
-        (Place::Field, "") if !free => {
-            found.push(FieldError::required(at, "must not be empty for specified object fields"));
-        }
-        (Place::Item, "") if !free => {
-            found.push(FieldError::required(at, "must not be empty for specified array items"));
-        }
-        (_, kind) if !kind.is_empty() && !TYPES.contains(&kind) => {
-            found.push(FieldError::not_supported(at, &kind.into(), &TYPES));
-        }
-        _ => {}
-    }
-    if kind == "array" && !schema["items"].is_object() && place != Place::Judging {
-        found.push(FieldError::required(format!("{path}.items"), "must be specified"));
-    }
-    let has_properties = schema["properties"].as_object().is_some_and(|p| !p.is_empty());
-    if has_properties && schema["additionalProperties"].is_object() {
-        let detail = "additionalProperties and properties are mutual exclusive";
-        found.push(FieldError::forbidden(format!("{path}.additionalProperties"), detail));
-    }
-    let preserves = is_true(schema, "x-kubernetes-preserve-unknown-fields");
-    if is_true(schema, "x-kubernetes-embedded-resource") && !has_properties && !preserves {
-        let detail =
-            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
-        found.push(FieldError::required(format!("{path}.properties"), detail));
-    }
-}
-
-fn values(schema: &Value, path: &str, found: &mut Vec<FieldError>) {
-    if is_true(schema, "uniqueItems") {
-        let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
-        found.push(FieldError::forbidden(format!("{path}.uniqueItems"), detail));
-    }
-    let pattern = text(schema, "pattern");
-    // A pattern that is only too large for this engine is sound.
-    if let Err(error @ regex::Error::Syntax(_)) = regex::Regex::new(pattern) {
-        let detail = format!("must be a valid regular expression, but isn't: {error}");
-        found.push(FieldError::invalid(format!("{path}.pattern"), &pattern.into(), detail));
-    }
-}
-
-fn list(schema: &Value, path: &str, found: &mut Vec<FieldError>) {
-    let kind = text(schema, "x-kubernetes-list-type");
-    let keys = schema["x-kubernetes-list-map-keys"].as_array().map_or(&[][..], Vec::as_slice);
-    let at = format!("{path}.x-kubernetes-list-type");
-    if !matches!(kind, "" | "atomic" | "set" | "map") {
-        found.push(FieldError::not_supported(at, &kind.into(), &["atomic", "map", "set"]));
-        return;
-    }
-    if kind != "map" {
-        return;
-    }
-    if keys.is_empty() {
-        let detail = "must not be empty if x-kubernetes-list-type is map";
-        found.push(FieldError::required(format!("{path}.x-kubernetes-list-map-keys"), detail));
-    }
-    let item = text(&schema["items"], "type");
-    if item != "object" {
-        let detail = "must be object if parent array's x-kubernetes-list-type is map";
-        found.push(FieldError::invalid(format!("{path}.items.type"), &item.into(), detail));
-        return;
-    }
-    for (index, key) in keys.iter().enumerate() {
-        let name = key.as_str().unwrap_or("");
-        if !schema["items"]["properties"][name].is_object() {
-            let at = format!("{path}.x-kubernetes-list-map-keys[{index}]");
-            found.push(FieldError::invalid(at, key, "entries must all be names of item properties"));
+            errors.push(FieldError::not_supported("spec.conversion.strategy", &value, &["None", "Webhook"]));
         }
     }
 }

@@ -11,6 +11,7 @@ mod check;
 mod containers;
 mod core;
 mod definition;
+mod definition_schema;
 mod devices;
 mod events;
 mod flowcontrol;
@@ -30,6 +31,7 @@ mod tests;
 mod volumes;
 mod workloads;
 
+pub use definition::schemas;
 pub use pod_certificates::outcome as certificate_outcome;
 
 use serde_json::Value;

@@ -50,6 +50,7 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
             }
             return;
         }
+        "CustomResourceDefinition" => return definition::update(object, old, errors),
         "RuntimeClass" => errors.immutable(&object.get("handler"), &old["handler"]),
         _ => {}
     }

@@ -1,37 +1,42 @@
-//! Whether the rules of a CustomResourceDefinition compile, fit their schema, and stay affordable.
+//! Whether the defaults of a CustomResourceDefinition are valid, and its rules compile, fit their schema, and stay
+//! affordable.
 //!
-//! Owns: the faults of `x-kubernetes-validations` in upstream's words, and the limits on what rules may cost.
+//! Owns: the faults of defaults and of `x-kubernetes-validations` in upstream's words, and the limits on what rules may
+//! cost.
 //! Called by: creates and updates of definitions.
 //! Never: evaluates a rule.
 
-use minik_api::{FieldError, FieldErrorType};
+use minik_api::{FieldError, FieldErrorType, validation};
 use serde_json::Value;
 
 use super::declare::{self, Declared, REQUEST_BYTES_MAX, Root};
 use super::rules::{Rule, rules_of};
+use super::{prune, validate};
 
 /// Most that one rule, and all rules of a version, may be estimated to cost.
 const RULE_COST_MAX: u64 = 10_000_000;
 const DEFINITION_COST_MAX: u64 = 100_000_000;
 /// This many of the most expensive rules are named.
 const NAMED_MAX: usize = 4;
-const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
-/// What is wrong with the rules of a definition. A rule that the old definition had already is not judged anew.
-pub fn faults(definition: &Value, old: Option<&Value>) -> Vec<FieldError> {
+/// What is wrong with the defaults and the rules of a definition. A schema that the old definition had already is not
+/// judged anew, and one that is wrong in itself (`told` says so) is not worth it.
+pub fn faults(definition: &Value, old: Option<&Value>, told: &[FieldError]) -> Vec<FieldError> {
     let mut found = Vec::new();
-    for (index, version) in versions(definition).enumerate() {
-        let schema = &version["schema"]["openAPIV3Schema"];
+    for (path, schema) in validation::schemas(definition) {
         let known = old.into_iter().flat_map(versions).any(|v| v["schema"]["openAPIV3Schema"] == *schema);
-        if known || !schema.is_object() {
+        if known || told.iter().any(|fault| fault.path.starts_with(&path)) {
             continue;
         }
-        let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        let before = found.len();
+        defaults(schema, &path, &mut found);
+        if found.len() > before {
+            continue;
+        }
         let mut check = Check::default();
         let root = Place { cardinality: Some(1), root: Root::Resource, uncorrelatable: None };
         check.node(schema, &path, &root, None);
         check.total(&path);
-        found.append(&mut check.schema);
         found.append(&mut check.rules);
     }
     found
@@ -39,6 +44,30 @@ pub fn faults(definition: &Value, old: Option<&Value>) -> Vec<FieldError> {
 
 fn versions(definition: &Value) -> impl Iterator<Item = &Value> {
     definition["spec"]["versions"].as_array().into_iter().flatten()
+}
+
+/// A default must be what its schema asks of values.
+fn defaults(schema: &Value, path: &str, found: &mut Vec<FieldError>) {
+    if !schema.is_object() {
+        return;
+    }
+    if let Some(default) = schema.get("default").filter(|default| !default.is_null()) {
+        let at = format!("{path}.default");
+        if !prune::is_pruned(schema, default) {
+            found.push(FieldError::invalid(at.clone(), default, "must not have unknown fields"));
+        }
+        for mut fault in validate::root(schema, default, None) {
+            fault.path = match fault.path.as_str() {
+                "<nil>" => at.clone(),
+                below => format!("{at}.{below}"),
+            };
+            found.push(fault);
+        }
+    }
+    defaults(&schema["items"], &format!("{path}.items"), found);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        defaults(property, &format!("{path}.properties[{name}]"), found);
+    }
 }
 
 /// Where a schema's node stands.
@@ -53,7 +82,6 @@ struct Place {
 
 #[derive(Default)]
 struct Check {
-    schema: Vec<FieldError>,
     rules: Vec<FieldError>,
     total: u64,
     expensive: Vec<(String, u64)>,
@@ -72,12 +100,6 @@ impl Check {
             None => None,
         };
         self.below(schema, path, place, declared);
-        for (index, rule) in rules_of(schema).enumerate() {
-            self.spelled(rule, schema, &format!("{path}.x-kubernetes-validations[{index}]"));
-        }
-        if !self.schema.is_empty() {
-            return;
-        }
         for (index, rule) in rules_of(schema).enumerate() {
             let path = format!("{path}.x-kubernetes-validations[{index}]");
             match declared {
@@ -114,45 +136,6 @@ impl Check {
         if items.is_object() {
             let place = here(times(limit("maxItems")), items, schema["x-kubernetes-list-type"] != "map");
             self.node(items, &format!("{path}.items"), &place, part("@items"));
-        }
-    }
-
-    /// What can be said of a rule without compiling it.
-    fn spelled(&mut self, rule: &Value, schema: &Value, path: &str) {
-        let text = |field: &str| rule[field].as_str().unwrap_or("");
-        let lines = |text: &str| text.contains(['\n', '\r']);
-        let at = |field: &str| format!("{path}.{field}");
-        let shown = |field: &str| Some(rule[field].to_string());
-        let blank = "must be non-empty if specified";
-        let mut add = |kind, field: &str, value, detail: &str| self.schema.push(fault(kind, &at(field), value, detail));
-        let message = text("message").trim();
-        if text("rule").trim().is_empty() {
-            add(FieldErrorType::Required, "rule", None, "rule is not specified");
-        } else if !text("message").is_empty() && message.is_empty() {
-            add(FieldErrorType::Invalid, "message", shown("message"), blank);
-        } else if lines(message) {
-            add(FieldErrorType::Invalid, "message", shown("message"), "must not contain line breaks");
-        } else if lines(text("rule").trim()) && message.is_empty() {
-            add(FieldErrorType::Required, "message", None, "message must be specified if rule contains line breaks");
-        }
-        if !text("messageExpression").is_empty() && text("messageExpression").trim().is_empty() {
-            let detail = "messageExpression must be non-empty if specified";
-            add(FieldErrorType::Required, "messageExpression", None, detail);
-        }
-        if let Some(reason) = rule["reason"].as_str().filter(|reason| !REASONS.contains(reason)) {
-            let supported: Vec<String> = REASONS.iter().map(|r| format!("{r:?}")).collect();
-            let detail = format!("supported values: {}", supported.join(", "));
-            add(FieldErrorType::NotSupported, "reason", Some(format!("{reason:?}")), &detail);
-        }
-        let field = text("fieldPath");
-        if !field.is_empty() && field.trim().is_empty() {
-            add(FieldErrorType::Invalid, "fieldPath", shown("fieldPath"), blank);
-        }
-        if lines(field) {
-            add(FieldErrorType::Invalid, "fieldPath", shown("fieldPath"), "must not contain line breaks");
-        }
-        if !field.is_empty() && !leads_somewhere(schema, field) {
-            add(FieldErrorType::Invalid, "fieldPath", shown("fieldPath"), "must be a valid path");
         }
     }
 
@@ -230,41 +213,21 @@ fn exceeded(what: &str, cost: u64, limit: u64) -> String {
     )
 }
 
-/// The rule as upstream's messages show it: Go's syntax for the struct.
+/// The rule as upstream's messages show it: its internal type in JSON, where Go hides what HTML would take for markup.
 fn as_go_prints(rule: &Value) -> String {
     let text = |field: &str| rule[field].as_str().unwrap_or("").to_string();
-    let reason = "(*apiextensions.FieldValueErrorReason)(nil)";
+    let shown =
+        |value: &Value| value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    let string = |field: &str| shown(&text(field).into());
     format!(
-        "apiextensions.ValidationRule{{Rule:{:?}, Message:{:?}, MessageExpression:{:?}, Reason:{reason}, FieldPath:{:?}, OptionalOldSelf:(*bool)(nil)}}",
-        text("rule"),
-        text("message"),
-        text("messageExpression"),
-        text("fieldPath"),
+        r#"{{"Rule":{},"Message":{},"MessageExpression":{},"Reason":{},"FieldPath":{},"OptionalOldSelf":{}}}"#,
+        string("rule"),
+        string("message"),
+        string("messageExpression"),
+        shown(&rule["reason"]),
+        string("fieldPath"),
+        rule["optionalOldSelf"]
     )
-}
-
-/// Whether `.a.b['c']` names a field of the schema.
-fn leads_somewhere(schema: &Value, path: &str) -> bool {
-    let mut at = schema;
-    let mut rest = path;
-    while !rest.is_empty() {
-        let (name, after) = if let Some(dotted) = rest.strip_prefix('.') {
-            let end = dotted.find(['.', '[']).unwrap_or(dotted.len());
-            (dotted[..end].to_string(), &dotted[end..])
-        } else if let Some(quoted) = rest.strip_prefix("['") {
-            let Some(end) = quoted.find("']") else { return false };
-            (quoted[..end].replace("\\'", "'"), &quoted[end + 2..])
-        } else {
-            return false;
-        };
-        let next = match at["properties"].as_object() {
-            Some(properties) => properties.get(&name),
-            None => at.get("additionalProperties").filter(|values| values.is_object()),
-        };
-        let Some(next) = next.filter(|_| !name.is_empty()) else { return false };
-        (at, rest) = (next, after);
-    }
-    true
 }
 
 #[cfg(test)]
@@ -276,8 +239,8 @@ mod tests {
     fn check(spec: Value) -> Vec<String> {
         let schema = json!({"type": "object", "properties": {"spec": spec}});
         let definition = json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}});
-        let short = "spec.versions[0].schema.openAPIV3Schema.properties[spec]";
-        faults(&definition, None).iter().map(|f| format!("{}: {}", f.path, f.body()).replace(short, "S")).collect()
+        let short = "spec.validation.openAPIV3Schema.properties[spec]";
+        faults(&definition, None, &[]).iter().map(|f| format!("{}: {}", f.path, f.body()).replace(short, "S")).collect()
     }
 
     #[test]
@@ -289,8 +252,9 @@ mod tests {
         };
         assert_eq!(rules(json!([{"rule": "self.a > 1"}])), Vec::<String>::new());
         let shown = |rule: &str| {
+            let rule = format!("{rule:?}").replace('>', "\\u003e");
             format!(
-                "apiextensions.ValidationRule{{Rule:{rule:?}, Message:\"\", MessageExpression:\"\", Reason:(*apiextensions.FieldValueErrorReason)(nil), FieldPath:\"\", OptionalOldSelf:(*bool)(nil)}}"
+                r#"{{"Rule":{rule},"Message":"","MessageExpression":"","Reason":null,"FieldPath":"","OptionalOldSelf":null}}"#
             )
         };
         assert_eq!(
@@ -306,13 +270,6 @@ mod tests {
                 "S.x-kubernetes-validations[0].rule: Invalid value: {}: cel expression must evaluate to a bool",
                 shown("self.a")
             )]
-        );
-        assert_eq!(
-            rules(json!([{"rule": " "}, {"rule": "true", "fieldPath": ".gone"}])),
-            [
-                "S.x-kubernetes-validations[0].rule: Required value: rule is not specified",
-                "S.x-kubernetes-validations[1].fieldPath: Invalid value: \".gone\": must be a valid path",
-            ]
         );
     }
 

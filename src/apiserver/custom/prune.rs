@@ -1,7 +1,7 @@
 //! Fields that a schema does not know.
 //!
 //! Owns: taking them out, and naming them.
-//! Called by: reading a custom resource.
+//! Called by: reading a custom resource; the check of defaults.
 //! Never: looks at values.
 
 use serde_json::Value;
@@ -11,6 +11,13 @@ const ENVELOPE: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 pub fn root(schema: &Value, tree: &mut Value, unknown: &mut Vec<String>) {
     object(schema, tree, "", true, unknown);
+}
+
+/// Whether a part of an object has no field that its schema does not know.
+pub fn is_pruned(schema: &Value, part: &Value) -> bool {
+    let mut unknown = Vec::new();
+    object(schema, &mut part.clone(), "", false, &mut unknown);
+    unknown.is_empty()
 }
 
 fn preserves(schema: &Value) -> bool {

@@ -76,10 +76,9 @@ impl Terminating {
 }
 
 async fn remove(core: &Arc<Core>, definition: &Value) -> Result<(), Status> {
-    if !report(core, definition, &Terminating::InProgress).await? {
-        return Ok(());
-    }
-    let end = if is_true(definition, "Established") {
+    let Some(now) = report(core, definition, &Terminating::InProgress).await? else { return Ok(()) };
+    // It may have been established after the deletion was asked for.
+    let end = if is_true(&now, "Established") {
         if let Err(status) = remove_instances(core, definition).await {
             let why = format!("could not issue all deletes: {}", status.message);
             report(core, definition, &Terminating::Failed(why)).await?;
@@ -92,20 +91,20 @@ async fn remove(core: &Arc<Core>, definition: &Value) -> Result<(), Status> {
     report(core, definition, &end).await.map(drop)
 }
 
-/// Writes the condition into the definition as it is now; false when it is gone.
-async fn report(core: &Arc<Core>, definition: &Value, state: &Terminating) -> Result<bool, Status> {
+/// Writes the condition into the definition as it is now, and tells what it is then; nothing when it is gone.
+async fn report(core: &Arc<Core>, definition: &Value, state: &Terminating) -> Result<Option<Value>, Status> {
     let name = object::name(definition);
     for _ in 0..WRITES_MAX {
         let found = core.objects.get(resources::CUSTOMRESOURCEDEFINITIONS, "", name);
-        let Some(found) = found.filter(|d| object::uid(d) == object::uid(definition)) else { return Ok(false) };
+        let Some(found) = found.filter(|d| object::uid(d) == object::uid(definition)) else { return Ok(None) };
         let mut wanted = found.as_ref().clone();
         state.written_into(&mut wanted);
         if wanted == *found {
-            return Ok(true);
+            return Ok(Some(wanted));
         }
         match core.call(Method::PUT, &format!("{PATH}/{name}/status"), Some(&wanted)).await {
-            Ok(_) => return Ok(true),
-            Err(status) if status.is_not_found() => return Ok(false),
+            Ok(_) => return Ok(Some(wanted)),
+            Err(status) if status.is_not_found() => return Ok(None),
             Err(status) if status.is_conflict() => {}
             Err(status) => return Err(status),
         }

@@ -192,6 +192,12 @@ fn scale_paths(served: &Served) -> ScalePaths<'_> {
     }
 }
 
+/// Where a custom resource should have its replicas, when it has none: then it cannot be read as a `Scale`.
+pub fn missing_replicas(served: &Served, whole: &Value) -> Option<String> {
+    let (replicas, ..) = served.custom()?.scale()?;
+    pointer(whole, replicas).is_none().then(|| replicas.to_string())
+}
+
 fn selector_text(served: &Served, value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -16,7 +16,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::custom::conversion;
 use crate::reply;
-use crate::rest::face::Face;
+use crate::rest::face::{self, Face};
 use crate::server::Core;
 
 /// How long a read waits for a revision that the client has seen and this server has not; upstream's blockTimeout.
@@ -58,7 +58,11 @@ pub async fn get(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status
     let entry = core.store.get(&key).ok_or_else(|| call.not_found())?;
     let entry = conversion::entry(core.objects.as_ref(), &call.served, entry).await?;
     if Face::of(call) == Face::Scale {
-        let scale = Face::Scale.show(&call.served, &reply::served_tree(&call.served, &entry));
+        let whole = reply::served_tree(&call.served, &entry);
+        if let Some(path) = face::missing_replicas(&call.served, &whole) {
+            return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
+        }
+        let scale = Face::Scale.show(&call.served, &whole);
         return Ok(reply::object(call, 200, &call.served, &scale));
     }
     Ok(reply::entry(call, 200, &call.served, &entry))

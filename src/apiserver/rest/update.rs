@@ -119,7 +119,9 @@ impl Change<'_> {
         admit::mutate(core, call, &mut review).await?;
         let mut new = self.face.merge(&call.served, &old, std::mem::take(&mut review.object))?;
         keep_identity(&mut new, &old);
-        if self.track == Track::Update && self.face != Face::Whole {
+        // Upstream knows no fields of a custom resource's scale.
+        let unknown = self.face == Face::Scale && call.served.custom().is_some();
+        if self.track == Track::Update && self.face != Face::Whole && !unknown {
             note(call, Some(&old), &mut new, self.options, self.face.subresource());
         }
         if self.face == Face::Status {
