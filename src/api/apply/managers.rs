@@ -57,10 +57,10 @@ impl Entry {
         Some(Entry { manager, operation, api_version, subresource, time, fields })
     }
 
-    fn encode(&self) -> Value {
+    fn encode(self) -> Value {
         let mut entry = json!({
             "manager": self.manager, "operation": self.operation.as_str(), "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1", "fieldsV1": self.fields.to_json(),
+            "fieldsType": "FieldsV1", "fieldsV1": self.fields.into_json(),
         });
         if let Some(time) = &self.time {
             entry["time"] = time.as_str().into();
@@ -104,7 +104,7 @@ pub fn write(object: &mut Value, mut entries: Vec<Entry>) {
     if entries.is_empty() {
         metadata.remove("managedFields");
     } else {
-        metadata.insert("managedFields".into(), entries.iter().map(Entry::encode).collect());
+        metadata.insert("managedFields".into(), entries.into_iter().map(Entry::encode).collect());
     }
 }
 

@@ -10,6 +10,8 @@ mod set;
 mod tests;
 mod walk;
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 
 use crate::registry::StatusWrites;
@@ -156,22 +158,25 @@ fn top_level(fields: &[&str]) -> Set {
 }
 
 /// Identity and what the server sets: never owned by anybody.
-fn stripped() -> Set {
-    let mut set = top_level(&["apiVersion", "kind", "metadata"]);
-    for field in [
-        "name",
-        "namespace",
-        "creationTimestamp",
-        "selfLink",
-        "uid",
-        "clusterName",
-        "generation",
-        "managedFields",
-        "resourceVersion",
-    ] {
-        set.insert(&[set::field_edge("metadata"), set::field_edge(field)]);
-    }
-    set
+fn stripped() -> &'static Set {
+    static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
+        let mut set = top_level(&["apiVersion", "kind", "metadata"]);
+        for field in [
+            "name",
+            "namespace",
+            "creationTimestamp",
+            "selfLink",
+            "uid",
+            "clusterName",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+        ] {
+            set.insert(&[set::field_edge("metadata"), set::field_edge(field)]);
+        }
+        set
+    });
+    &STRIPPED
 }
 
 struct Applier<'a> {
@@ -218,7 +223,7 @@ impl Applier<'_> {
             Some(last) => self.prune(&merged, &entries, &mine, &last.fields),
             None => merged.clone(),
         };
-        let comparison = walk::compare(self.structure, self.live, &object).without(&ignored);
+        let comparison = walk::compare(self.structure, self.live, &object).without(self.write.ignored);
         let taken = comparison.modified.union(&comparison.added);
         let conflicts: Vec<Conflict> = entries
             .iter()
@@ -229,11 +234,12 @@ impl Applier<'_> {
             return Err(Refusal::Conflicts(conflicts));
         }
         for entry in &mut entries {
-            entry.fields = entry.fields.difference(&taken).difference(&comparison.removed);
+            entry.fields.subtract(&taken);
+            entry.fields.subtract(&comparison.removed);
         }
         let changed = !comparison.is_same();
         walk::drop_removed(&mut object, &merged);
-        let fields = mine.fields.difference(&stripped());
+        let fields = mine.fields.difference(stripped());
         // The time says when the manager last changed the object. One that only said what was there has none.
         let time = if changed { Some(self.write.now.into()) } else { last.and_then(|l| l.time) };
         entries.push(Entry { fields, time, ..mine });
@@ -334,12 +340,14 @@ fn record(
     structure: Structure<'_>,
     write: &Write<'_>,
 ) -> Vec<Entry> {
-    let comparison = walk::compare(structure, old, new).without(&top_level(write.ignored));
-    let taken = comparison.modified.union(&comparison.added);
+    let walk::Comparison { added, modified, removed } = walk::compare(structure, old, new).without(write.ignored);
+    let mut fields = modified;
+    fields.absorb_all(added);
     for entry in &mut entries {
-        entry.fields = entry.fields.difference(&taken).difference(&comparison.removed);
+        entry.fields.subtract(&fields);
+        entry.fields.subtract(&removed);
     }
-    let fields = taken.difference(&stripped());
+    fields.subtract(stripped());
     if fields.is_empty() {
         return entries;
     }
@@ -353,7 +361,7 @@ fn record(
     };
     match entries.iter_mut().find(|e| e.is_same_manager(&mine)) {
         Some(entry) => {
-            entry.fields = entry.fields.union(&mine.fields);
+            entry.fields.absorb_all(mine.fields);
             entry.time = mine.time;
         }
         None => entries.push(mine),
@@ -393,13 +401,14 @@ pub fn track_update_of(old: Option<&Value>, new: &mut Value, structure: Structur
     } else {
         managers::decode(new).filter(|e| !e.is_empty()).unwrap_or_else(former)
     };
-    let bare = without_managed_fields(new);
-    *new = bare.clone();
+    if let Some(metadata) = new["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
     if entries.is_empty() && old.is_some() {
         // Once nobody is known nobody is remembered, until the first apply.
         return;
     }
     let before = old.map_or_else(|| empty_object(structure), without_managed_fields);
-    let entries = managers::fold(record(&before, &bare, entries, structure, write));
+    let entries = managers::fold(record(&before, new, entries, structure, write));
     managers::write(new, entries);
 }

@@ -44,11 +44,28 @@ impl Set {
     }
 
     pub fn insert(&mut self, path: &[String]) {
+        self.at(path).member = true;
+    }
+
+    /// Adds a whole set below a place.
+    pub fn graft(&mut self, path: &[String], below: Set) {
+        self.at(path).absorb_all(below);
+    }
+
+    fn at(&mut self, path: &[String]) -> &mut Set {
         let mut at = self;
         for edge in path {
-            at = at.children.entry(edge.clone()).or_default();
+            if !at.children.contains_key(edge) {
+                at.children.insert(edge.clone(), Set::default());
+            }
+            at = at.children.get_mut(edge).expect("it was just put there");
         }
-        at.member = true;
+        at
+    }
+
+    /// This very place with these below it.
+    pub fn place(children: impl IntoIterator<Item = (String, Set)>) -> Set {
+        Set { member: true, children: children.into_iter().collect() }
     }
 
     fn without_empty(mut self) -> Set {
@@ -65,6 +82,37 @@ impl Set {
         self.member |= other.member;
         for (edge, child) in &other.children {
             self.children.entry(edge.clone()).or_default().absorb(child);
+        }
+    }
+    /// As `union`, of a set that is not needed any more.
+    pub fn absorb_all(&mut self, other: Set) {
+        self.member |= other.member;
+        if self.children.is_empty() {
+            self.children = other.children;
+            return;
+        }
+        for (edge, child) in other.children {
+            self.children.entry(edge).or_default().absorb_all(child);
+        }
+    }
+
+    /// Takes everything below these fields away.
+    pub fn drop_fields(&mut self, names: &[&str]) {
+        for name in names {
+            self.children.remove(&field_edge(name));
+        }
+    }
+
+    /// As `difference`, in place.
+    pub fn subtract(&mut self, other: &Set) {
+        self.member &= !other.member;
+        for (edge, theirs) in &other.children {
+            if let Some(mine) = self.children.get_mut(edge) {
+                mine.subtract(theirs);
+                if mine.is_empty() {
+                    self.children.remove(edge);
+                }
+            }
         }
     }
 
@@ -125,14 +173,15 @@ impl Set {
         }
     }
 
-    pub fn to_json(&self) -> Value {
+    pub fn into_json(self) -> Value {
         let mut map = Map::new();
-        for (edge, child) in &self.children {
-            let mut below = child.to_json();
-            if child.member && !child.children.is_empty() {
+        for (edge, child) in self.children {
+            let (member, inner) = (child.member, !child.children.is_empty());
+            let mut below = child.into_json();
+            if member && inner {
                 below["."] = Value::Object(Map::new());
             }
-            map.insert(edge.clone(), below);
+            map.insert(edge, below);
         }
         Value::Object(map)
     }
@@ -178,7 +227,7 @@ mod tests {
         let fields =
             json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:image": {}}}, "f:replicas": {}}});
         let set = Set::from_json(&fields).unwrap();
-        assert_eq!(set.to_json(), fields);
+        assert_eq!(set.clone().into_json(), fields);
         assert_eq!(
             set.paths(),
             [".spec.replicas", ".spec.containers[name=\"c\"]", ".spec.containers[name=\"c\"].image"]
@@ -190,8 +239,8 @@ mod tests {
         let set = |v| Set::from_json(&v).unwrap();
         let a = set(json!({"f:a": {".": {}, "f:b": {}}, "f:c": {}}));
         let b = set(json!({"f:a": {}, "f:c": {}}));
-        assert_eq!(a.difference(&b).to_json(), json!({"f:a": {"f:b": {}}}));
-        assert_eq!(a.without_trees(&b).to_json(), json!({}));
-        assert_eq!(a.intersection(&b).to_json(), json!({"f:a": {}, "f:c": {}}));
+        assert_eq!(a.difference(&b).into_json(), json!({"f:a": {"f:b": {}}}));
+        assert_eq!(a.without_trees(&b).into_json(), json!({}));
+        assert_eq!(a.intersection(&b).into_json(), json!({"f:a": {}, "f:c": {}}));
     }
 }

@@ -194,54 +194,43 @@ impl Comparison {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
     /// Leaves out everything below these fields.
-    pub fn without(&self, ignored: &Set) -> Comparison {
-        Comparison {
-            added: self.added.without_trees(ignored),
-            modified: self.modified.without_trees(ignored),
-            removed: self.removed.without_trees(ignored),
+    pub fn without(mut self, ignored: &[&str]) -> Comparison {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.drop_fields(ignored);
         }
+        self
     }
 }
 
 pub fn compare(structure: Structure<'_>, old: &Value, new: &Value) -> Comparison {
     let mut comparison = Comparison::default();
-    diff(structure, Some(old), Some(new), &mut Vec::new(), &mut comparison);
+    diff(structure, old, new, &mut Vec::new(), &mut comparison);
     comparison
 }
 
-fn is_blank(value: Option<&Value>) -> bool {
+fn is_blank(value: &Value) -> bool {
     match value {
-        None | Some(Value::Null) => true,
-        Some(Value::Array(a)) => a.is_empty(),
-        Some(Value::Object(o)) => o.is_empty(),
-        Some(_) => false,
+        Value::Null => true,
+        Value::Array(a) => a.is_empty(),
+        Value::Object(o) => o.is_empty(),
+        _ => false,
     }
 }
 
-fn diff(structure: Structure<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path, result: &mut Comparison) {
-    let is_map = |v: Option<&Value>| matches!(v, Some(Value::Object(_)));
-    let is_list = |v: Option<&Value>| matches!(v, Some(Value::Array(_)));
-    let missing = |v: Option<&Value>| matches!(v, None | Some(Value::Null));
-    let blank = is_blank(old) && is_blank(new);
-    let maps = (is_map(old) || missing(old)) && (is_map(new) || missing(new)) && (is_map(old) || is_map(new));
-    let lists = (is_list(old) || missing(old)) && (is_list(new) || missing(new)) && (is_list(old) || is_list(new));
-    if maps && !blank && (path.is_empty() || !is_leaf_map(structure)) {
-        diff_maps(structure, old, new, path, result);
-    } else if lists && !blank && structure.elements() != Elements::Atomic {
-        diff_lists(structure, old, new, path, result);
-    } else {
-        match (old, new) {
-            (Some(old), Some(new)) if !same(old, new) => result.modified.insert(path),
-            (None, Some(_)) => result.added.insert(path),
-            (Some(_), None) => result.removed.insert(path),
-            _ => {}
+fn diff(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Path, result: &mut Comparison) {
+    if is_blank(old) && is_blank(new) {
+        if !same(old, new) {
+            result.modified.insert(path);
         }
         return;
     }
-    match (old, new) {
-        (None, Some(_)) => result.added.insert(path),
-        (Some(_), None) => result.removed.insert(path),
-        _ => {}
+    let both = |is: fn(&Value) -> bool| [old, new].into_iter().all(|v| v.is_null() || is(v));
+    if both(Value::is_object) && (path.is_empty() || !is_leaf_map(structure)) {
+        diff_maps(structure, old, new, path, result);
+    } else if both(Value::is_array) && structure.elements() != Elements::Atomic {
+        diff_lists(structure, old, new, path, result);
+    } else if !same(old, new) {
+        result.modified.insert(path);
     }
 }
 
@@ -252,41 +241,62 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-fn diff_maps(
+/// A field or an element that one of the two may lack.
+fn diff_child(
     structure: Structure<'_>,
-    old: Option<&Value>,
-    new: Option<&Value>,
+    edge: String,
+    (old, new): (Option<&Value>, Option<&Value>),
     path: &mut Path,
     result: &mut Comparison,
 ) {
-    let empty = Map::new();
-    let old = old.and_then(Value::as_object).unwrap_or(&empty);
-    let new = new.and_then(Value::as_object).unwrap_or(&empty);
-    let gone = old.keys().filter(|k| !new.contains_key(*k));
-    for key in gone.chain(new.keys()) {
-        path.push(field_edge(key));
-        diff(structure.child(key), old.get(key), new.get(key), path, result);
-        path.pop();
+    path.push(edge);
+    match (old, new) {
+        (Some(old), Some(new)) => diff(structure, old, new, path, result),
+        (None, Some(new)) => result.added.graft(path, whole(structure, new)),
+        (Some(old), None) => result.removed.graft(path, whole(structure, old)),
+        (None, None) => {}
+    }
+    path.pop();
+}
+
+/// A value that is new, or gone, with everything in it.
+fn whole(structure: Structure<'_>, value: &Value) -> Set {
+    match value {
+        Value::Object(map) if !is_leaf_map(structure) => {
+            Set::place(map.iter().map(|(key, below)| (field_edge(key), whole(structure.child(key), below))))
+        }
+        Value::Array(items) if !items.is_empty() && structure.elements() != Elements::Atomic => {
+            let edges = edges(structure, &structure.elements(), items);
+            Set::place(edges.into_iter().map(|(edge, item)| (edge, whole(structure.element(), item))))
+        }
+        _ => Set::place([]),
     }
 }
 
-fn diff_lists(
-    structure: Structure<'_>,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    path: &mut Path,
-    result: &mut Comparison,
-) {
+fn diff_maps(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Path, result: &mut Comparison) {
+    let empty = Map::new();
+    let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+    let gone = old.keys().filter(|k| !new.contains_key(*k));
+    for key in gone.chain(new.keys()) {
+        let sides = (old.get(key), new.get(key));
+        // Most of an object stays as it is, and equal trees have no differences whatever their schema.
+        if sides.0 != sides.1 {
+            diff_child(structure.child(key), field_edge(key), sides, path, result);
+        }
+    }
+}
+
+fn diff_lists(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Path, result: &mut Comparison) {
     let elements = structure.elements();
-    let items = |v: Option<&Value>| v.and_then(Value::as_array).cloned().unwrap_or_default();
-    let (old, new) = (items(old), items(new));
-    let before: BTreeMap<String, &Value> = edges(structure, &elements, &old).into_iter().collect();
-    let after: BTreeMap<String, &Value> = edges(structure, &elements, &new).into_iter().collect();
+    let items = |list| Value::as_array(list).map_or(&[][..], Vec::as_slice);
+    let by_edge = |list| edges(structure, &elements, items(list)).into_iter().collect::<BTreeMap<String, &Value>>();
+    let (before, after) = (by_edge(old), by_edge(new));
     let gone = before.keys().filter(|k| !after.contains_key(*k));
     for edge in gone.chain(after.keys()) {
-        path.push(edge.clone());
-        diff(structure.element(), before.get(edge).copied(), after.get(edge).copied(), path, result);
-        path.pop();
+        let sides = (before.get(edge).copied(), after.get(edge).copied());
+        if sides.0 != sides.1 {
+            diff_child(structure.element(), edge.clone(), sides, path, result);
+        }
     }
 }
 
