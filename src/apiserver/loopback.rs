@@ -4,18 +4,20 @@
 //! Called by: authentication, authorization, admission, bootstrap.
 //! Never: goes through a socket.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use http::{Method, Request, header};
-use minik_api::{ResourceId, Status, registry};
-use minik_store::{EventKind, Range, Store};
+use minik_api::{ObjectKey, ResourceId, Status, registry};
+use minik_store::{Entry, EventKind, Range, Revision, Store};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::{Peer, UserInfo};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Served};
 use crate::objects::{Change, Follow, KindList, Loopback, Objects};
 use crate::server::Core;
 use crate::{body, pipeline, reply};
@@ -78,26 +80,66 @@ async fn send(
 
 /// What is stored, for those who must not hold the whole server.
 pub struct StoredObjects {
-    pub store: Store,
-    pub catalog: Arc<Catalog>,
-    pub stopping: CancellationToken,
+    store: Store,
+    catalog: Arc<Catalog>,
+    stopping: CancellationToken,
+    /// Trees of what was asked for lately: admission asks for the same few objects at every write.
+    recent: Mutex<Recent>,
+}
+
+type Recent = HashMap<Arc<str>, (Revision, Arc<Value>)>;
+
+/// A namespace, its service account, the priority classes and the like; kept small because trees are not.
+const RECENT_MAX: usize = 64;
+
+impl StoredObjects {
+    pub fn new(store: Store, catalog: Arc<Catalog>, stopping: CancellationToken) -> Self {
+        Self { store, catalog, stopping, recent: Mutex::default() }
+    }
+
+    fn tree(&self, served: &Served, entry: &Entry) -> Arc<Value> {
+        // What has to be converted, or may have got another schema, is another tree each time.
+        if !served.can_copy(&entry.value) {
+            return Arc::new(reply::served_tree(served, entry));
+        }
+        if let Some((revision, tree)) = self.recent.lock().get(&entry.key)
+            && *revision == entry.modified
+        {
+            return tree.clone();
+        }
+        let tree = Arc::new(reply::served_tree(served, entry));
+        let mut recent = self.recent.lock();
+        if recent.len() >= RECENT_MAX {
+            recent.clear();
+        }
+        recent.insert(entry.key.clone(), (entry.modified, tree.clone()));
+        tree
+    }
+
+    fn page(&self, prefix: &str) -> Vec<Entry> {
+        self.store.range(&Range { prefix, ..Range::default() }).map(|p| p.entries).unwrap_or_default()
+    }
+
+    /// Many trees are not kept: they would only drive out the few that are asked for again.
+    fn trees(&self, served: &Served, entries: &[Entry]) -> Vec<Arc<Value>> {
+        if entries.len() > RECENT_MAX / 4 {
+            return entries.iter().map(|e| Arc::new(reply::served_tree(served, e))).collect();
+        }
+        entries.iter().map(|e| self.tree(served, e)).collect()
+    }
 }
 
 impl Objects for StoredObjects {
     fn get(&self, resource: ResourceId, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let table = self.catalog.now();
         let served = table.by_id(resource)?;
-        let entry = self.store.get(&served.key(namespace, name))?;
-        Some(Arc::new(reply::served_tree(served, &entry)))
+        Some(self.tree(served, &self.store.get(&served.key(namespace, name))?))
     }
 
     fn list(&self, resource: ResourceId, namespace: &str) -> Vec<Arc<Value>> {
         let table = self.catalog.now();
         let Some(served) = table.by_id(resource) else { return Vec::new() };
-        let prefix = served.prefix(namespace);
-        let page = self.store.range(&Range { prefix: &prefix, ..Range::default() });
-        let entries = page.map(|p| p.entries).unwrap_or_default();
-        entries.iter().map(|e| Arc::new(reply::served_tree(served, e))).collect()
+        self.trees(served, &self.page(&served.prefix(namespace)))
     }
 
     fn list_kind(&self, api_version: &str, kind: &str, namespace: &str) -> Option<KindList> {
@@ -106,29 +148,37 @@ impl Objects for StoredObjects {
         let served = table.by_kind(group, version, kind)?;
         let namespaced = served.row.is_namespaced();
         let prefix = served.prefix(if namespaced { namespace } else { "" });
-        let page = self.store.range(&Range { prefix: &prefix, ..Range::default() });
-        let entries = page.map(|p| p.entries).unwrap_or_default();
-        let objects = entries.iter().map(|e| Arc::new(reply::served_tree(served, e))).collect();
-        Some(KindList { namespaced, objects })
+        Some(KindList { namespaced, objects: self.trees(served, &self.page(&prefix)) })
     }
 
-    fn follow(&self, resource: ResourceId) -> Follow {
+    fn follow_where(&self, resource: ResourceId, wanted: fn(&[u8]) -> bool) -> Follow {
         let nothing = Follow { initial: Vec::new(), changes: futures::stream::empty().boxed() };
         let table = self.catalog.now();
         let Some(served) = table.by_id(resource).cloned() else { return nothing };
         let prefix = served.prefix("");
         let Ok(page) = self.store.range(&Range { prefix: &prefix, ..Range::default() }) else { return nothing };
         let Ok(watch) = self.store.watch(&prefix, page.revision) else { return nothing };
-        let initial = page.entries.iter().map(|e| Arc::new(reply::served_tree(&served, e))).collect();
+        let there = page.entries.iter().filter(|e| wanted(&e.value));
+        let initial = there.map(|e| Arc::new(reply::served_tree(&served, e))).collect();
         let stopping = self.stopping.clone();
         let batches = futures::stream::unfold(watch, |mut watch| async move {
             let batch = watch.next().await.ok()?;
             Some((futures::stream::iter(batch.events), watch))
         });
         let changes = batches.flatten().map(move |event| {
-            let tree = Arc::new(reply::served_tree(&served, &event.entry));
+            let entry = &event.entry;
+            if !wanted(&entry.value) {
+                return Change::gone(&served.row.kind, &key_below(&prefix, &entry.key));
+            }
+            let tree = Arc::new(reply::served_tree(&served, entry));
             if event.kind == EventKind::Delete { Change::Delete(tree) } else { Change::Put(tree) }
         });
         Follow { initial, changes: changes.take_until(stopping.cancelled_owned()).boxed() }
     }
+}
+
+/// `namespace/name`, or the name alone.
+fn key_below(prefix: &str, key: &str) -> ObjectKey {
+    let rest = key.strip_prefix(prefix).unwrap_or(key);
+    rest.split_once('/').map_or_else(|| ObjectKey::new("", rest), |(namespace, name)| ObjectKey::new(namespace, name))
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use minik_api::{ResourceId, Status};
-use serde_json::Value;
+use minik_api::{ObjectKey, ResourceId, Status};
+use serde_json::{Value, json};
 
 /// Stored objects as they are now.
 pub trait Objects: Send + Sync {
@@ -19,7 +19,11 @@ pub trait Objects: Send + Sync {
     /// Objects of a kind that is known by name only, custom resources included; `None` when there is no such kind.
     fn list_kind(&self, api_version: &str, kind: &str, namespace: &str) -> Option<KindList>;
     /// What is there, then every change after it, in order.
-    fn follow(&self, resource: ResourceId) -> Follow;
+    fn follow(&self, resource: ResourceId) -> Follow {
+        self.follow_where(resource, |_| true)
+    }
+    /// As `follow`; an object whose stored bytes are not wanted is as if it were not there, and costs no decoding.
+    fn follow_where(&self, resource: ResourceId, wanted: fn(&[u8]) -> bool) -> Follow;
 }
 
 /// Objects of one kind.
@@ -39,6 +43,14 @@ pub enum Change {
     Put(Arc<Value>),
     /// The last state.
     Delete(Arc<Value>),
+}
+
+impl Change {
+    /// The end of an object of which nothing but its name is remembered.
+    pub fn gone(kind: &str, key: &ObjectKey) -> Change {
+        let metadata = json!({"name": key.name, "namespace": key.namespace});
+        Change::Delete(Arc::new(json!({"kind": kind, "metadata": metadata})))
+    }
 }
 
 /// Requests of the API server to itself, as `system:apiserver`, through the whole pipeline.
@@ -89,7 +101,7 @@ pub mod fixture {
             let objects = row.id().map(|id| self.list(id, namespace)).unwrap_or_default();
             Some(KindList { namespaced: row.is_namespaced(), objects })
         }
-        fn follow(&self, resource: ResourceId) -> Follow {
+        fn follow_where(&self, resource: ResourceId, _: fn(&[u8]) -> bool) -> Follow {
             Follow { initial: self.list(resource, ""), changes: futures::stream::pending().boxed() }
         }
     }

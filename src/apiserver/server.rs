@@ -83,11 +83,8 @@ impl ApiServer {
     pub async fn build(config: Config) -> Result<Arc<ApiServer>, BuildError> {
         let catalog = Arc::new(Catalog::built_in());
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let objects: Arc<dyn Objects> = Arc::new(StoredObjects {
-            store: config.store.clone(),
-            catalog: catalog.clone(),
-            stopping: stopping.clone(),
-        });
+        let objects: Arc<dyn Objects> =
+            Arc::new(StoredObjects::new(config.store.clone(), catalog.clone(), stopping.clone()));
         let security = Security::start(objects.clone(), &settings(&config), &tasks, &stopping)?;
         let tls = config.tls.as_ref().map(|tls| listen::acceptor(tls, &security.authenticators)).transpose()?;
         let authorizer: Arc<dyn Authorizer> = match config.authorization {

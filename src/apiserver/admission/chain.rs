@@ -73,6 +73,7 @@ impl Admission for Admissions {
         let changed = policy::mutate(review, &self.world, &mut policies)?;
         // What a policy or a webhook changed, plugins, policies and earlier webhooks may want to complete once more.
         if webhook::mutate(review, &self.world, &mut webhooks).await? || changed {
+            review.rewritten = true;
             policies.again();
             self.plugins.iter().try_for_each(|plugin| plugin.mutate(review, &self.world))?;
             policy::mutate(review, &self.world, &mut policies)?;

@@ -86,6 +86,8 @@ pub struct Review {
     pub object: Value,
     /// What is stored now; `Null` for a create.
     pub old: Arc<Value>,
+    /// A policy or a webhook wrote into `object` what nobody has read into its type yet.
+    pub rewritten: bool,
     /// `CreateOptions`, `UpdateOptions`, `PatchOptions` or `DeleteOptions` with `kind` and `apiVersion`.
     pub options: Value,
     pub dry_run: bool,
@@ -181,6 +183,7 @@ mod fixture {
             name: object::name(&object).into(),
             object,
             old: Arc::new(Value::Null),
+            rewritten: false,
             options: Value::Null,
             dry_run: false,
             warnings: Mutex::default(),

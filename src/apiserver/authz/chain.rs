@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use minik_api::{ObjectKey, ResourceId, registry};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +17,9 @@ use super::rbac::{self, Rbac};
 use super::{Attributes, Authorizer, Decision, Rules, node_graph, rule::Rule};
 use crate::authn::{UserInfo, groups};
 use crate::objects::{Change, Follow, Objects};
+
+/// Whether an index has a use for an object with these stored bytes.
+pub type Wanted = fn(&[u8]) -> bool;
 
 pub struct Authorizers {
     node: NodeAuthorizer,
@@ -34,13 +36,13 @@ impl Authorizers {
     ) -> Arc<Self> {
         let this = Arc::new(Self { node: NodeAuthorizer::new(objects.clone(), node_rules), rbac: Rbac::default() });
         for resource in rbac::FOLLOWED {
-            follow(objects, resource, tasks, cancel, {
+            follow(objects, (resource, |_| true), tasks, cancel, {
                 let this = this.clone();
                 move |change| this.rbac.apply(change)
             });
         }
-        for resource in node_graph::FOLLOWED {
-            follow(objects, resource, tasks, cancel, {
+        for followed in node_graph::FOLLOWED {
+            follow(objects, followed, tasks, cancel, {
                 let this = this.clone();
                 move |change| this.node.apply(change)
             });
@@ -63,22 +65,16 @@ impl Authorizers {
     }
 }
 
-/// What an index is told of an object that went while nobody looked: its name is all that is remembered of it.
-fn gone(resource: ResourceId, key: &ObjectKey) -> Change {
-    let kind = registry::by_id(resource).map_or("", |row| &*row.kind);
-    let metadata = json!({"name": key.name, "namespace": key.namespace});
-    Change::Delete(Arc::new(json!({"kind": kind, "metadata": metadata})))
-}
-
 /// Applies what is there now, then spawns a task that applies what changes.
 fn follow(
     objects: &Arc<dyn Objects>,
-    resource: ResourceId,
+    (resource, wanted): (ResourceId, Wanted),
     tasks: &TaskTracker,
     cancel: &CancellationToken,
     apply: impl Fn(&Change) + Send + Sync + 'static,
 ) {
-    let Follow { initial, mut changes } = objects.follow(resource);
+    let kind = registry::by_id(resource).map_or("", |row| &*row.kind);
+    let Follow { initial, mut changes } = objects.follow_where(resource, wanted);
     // Names only: ten thousand Pods as trees are several hundred megabytes.
     let mut known: HashSet<ObjectKey> = initial.iter().map(|o| ObjectKey::of(o)).collect();
     initial.into_iter().for_each(|object| apply(&Change::Put(object)));
@@ -99,9 +95,9 @@ fn follow(
                 }
                 // Fell behind: start anew, and forget what has gone meanwhile.
                 None => {
-                    let again = objects.follow(resource);
+                    let again = objects.follow_where(resource, wanted);
                     let now: HashSet<ObjectKey> = again.initial.iter().map(|o| ObjectKey::of(o)).collect();
-                    known.difference(&now).for_each(|key| apply(&gone(resource, key)));
+                    known.difference(&now).for_each(|key| apply(&Change::gone(kind, key)));
                     again.initial.into_iter().for_each(|object| apply(&Change::Put(object)));
                     known = now;
                     changes = again.changes;

@@ -6,18 +6,20 @@
 
 use std::collections::HashMap;
 
+use memchr::memmem;
 use minik_api::{ObjectKey, ResourceId, object, resources};
 use serde_json::Value;
 
+use super::chain::Wanted;
 use crate::objects::Change;
 
-/// The resources the graph is made of.
-pub const FOLLOWED: [ResourceId; 5] = [
-    resources::PODS,
-    resources::PERSISTENTVOLUMES,
-    resources::VOLUMEATTACHMENTS,
-    resources::RESOURCESLICES,
-    resources::PODCERTIFICATEREQUESTS,
+/// The resources the graph is made of. A Pod gives nothing to a node before it has one.
+pub const FOLLOWED: [(ResourceId, Wanted); 5] = [
+    (resources::PODS, |bytes| memmem::find(bytes, br#""nodeName":"#).is_some()),
+    (resources::PERSISTENTVOLUMES, |_| true),
+    (resources::VOLUMEATTACHMENTS, |_| true),
+    (resources::RESOURCESLICES, |_| true),
+    (resources::PODCERTIFICATEREQUESTS, |_| true),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -35,6 +35,7 @@ pub async fn admit(core: &Core, info: &RequestInfo, query: &Query, user: &Arc<Us
         name: info.name.clone(),
         object: options(kind, info, query),
         old: Arc::new(Value::Null),
+        rewritten: false,
         options: Value::Null,
         dry_run: false,
         warnings: Mutex::default(),

@@ -42,6 +42,7 @@ pub fn review(call: &Call, subject: Subject) -> Review {
         name: subject.name,
         object: subject.object,
         old: subject.old,
+        rewritten: false,
         options: subject.options,
         dry_run: subject.dry_run,
         warnings: Mutex::default(),
@@ -64,7 +65,10 @@ pub async fn mutate(core: &Core, call: &Call, review: &mut Review) -> Result<(),
     let outcome = core.admission.mutate(review).await;
     pass_warnings(call, review);
     outcome?;
-    // Plugins and webhooks leave nulls and spellings that reading into the type would not.
+    // Plugins leave nulls, and policies and webhooks also spellings, that reading into the type would not.
+    if !review.rewritten && !has_null(&review.object) {
+        return Ok(());
+    }
     let kind = &review.kind;
     let is_custom = call.served.custom().is_some() && *kind == call.served.row.kind();
     let of = Type::of_kind(&kind.group, &kind.version, &kind.kind).filter(|_| !is_custom && review.object.is_object());
@@ -73,6 +77,15 @@ pub async fn mutate(core: &Core, call: &Call, review: &mut Review) -> Result<(),
         review.object = decode::from_value(of, tree).map_err(|e| Status::internal(e.to_string()))?.object;
     }
     Ok(())
+}
+
+fn has_null(tree: &Value) -> bool {
+    match tree {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Object(fields) => fields.values().any(has_null),
+        _ => false,
+    }
 }
 
 pub async fn validate(core: &Core, call: &Call, review: &Review) -> Result<(), Status> {
