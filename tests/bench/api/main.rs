@@ -5,13 +5,15 @@
 //! Called by: `scripts/bench api`, with a release build. Upstream's column needs `tests/upstream/build`.
 //! Never: judges; it prints the ratio and the promise.
 
+mod floor;
 mod load;
 mod server;
 mod watchers;
 
 use anyhow::{Context, Result};
 
-use load::{CONFIG_MAPS, JSON, NODES, PODS, PODS_TO_BIND, account, creates, gets, list, names, schedule, updates};
+use floor::Floor;
+use load::{CONFIG_MAPS, JSON, NODES, PODS, PODS_TO_BIND, account, creates, gets, names, read, schedule, updates};
 use server::Server;
 use watchers::{Fan, Scope, delivery};
 
@@ -76,9 +78,12 @@ async fn measure(server: &Server) -> Result<Vec<Row>> {
     let one = names(client, PODS, 1).await?.pop().context("there are Pods")?;
     let pace = gets(client, &format!("{PODS}/{one}"), GETS).await?;
     rows.add("GET one Pod, 64 in flight", Unit::PerSecond, pace.per_second, ">= 5x");
+    let floor = Floor::start().await?;
     let mut timed = async |what: &str, query: &str, accept: &str, promise| {
-        let took = list(client, query, accept).await?;
+        let (took, bytes) = read(client, &format!("{PODS}?{query}"), accept).await?;
         rows.add(what, Unit::Milliseconds, took, promise);
+        let (floor, _) = read(&floor.client, &format!("/{bytes}"), JSON).await?;
+        rows.add(format!("  floor: {:.1} MB out of memory", bytes as f64 / 1e6), Unit::Milliseconds, floor, "");
         anyhow::Ok(())
     };
     timed("LIST 10,000 Pods, consistent", "", JSON, ">= 20x").await?;

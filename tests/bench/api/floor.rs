@@ -1,0 +1,88 @@
+//! The floor of a list: as many bytes out of memory, through the same TLS and HTTP/2 to the same client.
+//!
+//! Owns: a server that knows nothing of Kubernetes, in this process.
+//! Called by: `main`, beside each list.
+//! Never: makes an answer; its bytes are all the same.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use minik_client::{Body, BoxError, Client, Credentials, Endpoint, Remote};
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// What is handed to the connection at once, as the API servers do it.
+const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK: Bytes = Bytes::from_static(&[b'x'; CHUNK_BYTES]);
+
+pub struct Floor {
+    pub client: Client,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Floor {
+    pub async fn start() -> Result<Self> {
+        let key = rcgen::KeyPair::generate()?;
+        let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".into()])?.self_signed(&key)?;
+        let acceptor = acceptor(&certificate, &key)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = Endpoint {
+            server: format!("https://{}", listener.local_addr()?),
+            ca_pem: certificate.pem().into_bytes(),
+            insecure_skip_tls_verify: false,
+            tls_server_name: None,
+            credentials: Credentials::None,
+        };
+        let client = Client::new(Arc::new(Remote::new(endpoint)?));
+        Ok(Self { client, serving: tokio::spawn(serve(listener, acceptor)) })
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// With the cipher that both servers choose.
+fn acceptor(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Result<TlsAcceptor> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites = vec![TLS13_AES_128_GCM_SHA256];
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .context("a certificate made for it")?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
+        let Ok(stream) = acceptor.accept(stream).await else { continue };
+        let answered = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(stream), service_fn(answer));
+        tokio::spawn(answered);
+    }
+}
+
+/// `/N` is answered with N bytes.
+async fn answer(request: http::Request<Incoming>) -> Result<http::Response<Body>, Infallible> {
+    let bytes: usize = request.uri().path().trim_start_matches('/').parse().unwrap_or(0);
+    let chunks = (0..bytes)
+        .step_by(CHUNK_BYTES)
+        .map(move |start| Ok::<_, BoxError>(Frame::data(CHUNK.slice(..CHUNK_BYTES.min(bytes - start)))));
+    let body = StreamBody::new(futures::stream::iter(chunks)).boxed_unsync();
+    Ok(http::Response::new(body))
+}
