@@ -223,6 +223,15 @@ pub fn percent(value: &str) -> Faults {
     )]
 }
 
+/// What may follow the domain of a domain-prefixed path.
+pub fn http_path(value: &str) -> Faults {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+    if !value.is_empty() && value.bytes().all(fits) {
+        return Vec::new();
+    }
+    vec![regex_fault("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[])]
+}
+
 pub fn http_header_name(value: &str) -> Faults {
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Faults::new();

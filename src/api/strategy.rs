@@ -183,11 +183,15 @@ fn note_stored_version(definition: &mut Value) {
 /// The generation is the server's: it counts changes of the desired state.
 fn count_generation(resource: &Resource, new: &mut Value, old: &Value) {
     let generation = object::generation(old);
-    // A Deployment's annotations are handed on to its ReplicaSets.
-    let annotated = resource.kind == "Deployment"
-        && resource.id().is_some()
-        && new["metadata"]["annotations"] != old["metadata"]["annotations"];
-    let counted = resource.generation.counts_changes && (annotated || desired_state_differs(new, old));
+    let metadata_differs = |field: &str| new["metadata"][field] != old["metadata"][field];
+    let in_metadata = match &*resource.kind {
+        // A Deployment's annotations are handed on to its ReplicaSets.
+        "Deployment" if resource.id().is_some() => metadata_differs("annotations"),
+        // An EndpointSlice's labels say whose it is.
+        "EndpointSlice" if resource.id().is_some() => metadata_differs("labels"),
+        _ => false,
+    };
+    let counted = resource.generation.counts_changes && (in_metadata || desired_state_differs(new, old));
     set_generation(new, generation + i64::from(counted));
 }
 

@@ -47,7 +47,7 @@ fn name_rule(group: &str, kind: &str) -> NameRule<'static> {
         // The older sort may be named anything.
         "Event" if group.is_empty() => NameRule::Free,
         "Namespace" | "Service" => NameRule::Label,
-        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" => NameRule::PathSegment,
+        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "PodDisruptionBudget" => NameRule::PathSegment,
         "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
         "CertificateSigningRequest" => NameRule::Free,
         "IPAddress" => NameRule::Address,
@@ -62,7 +62,8 @@ fn finalizer_rule(group: &str) -> FinalizerRule {
         | "apiextensions.k8s.io"
         | "apiregistration.k8s.io"
         | "coordination.k8s.io"
-        | "node.k8s.io" => FinalizerRule::Any,
+        | "node.k8s.io"
+        | "policy" => FinalizerRule::Any,
         _ => FinalizerRule::Standard,
     }
 }

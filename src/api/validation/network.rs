@@ -13,6 +13,10 @@ use crate::names;
 const ENDPOINTS_MAX: usize = 1000;
 const PORTS_MAX: usize = 20_000;
 const ADDRESSES_MAX: usize = 100;
+const TOPOLOGY_LABELS_MAX: usize = 16;
+/// Zones, and nodes, that an endpoint is meant for.
+const HINTS_MAX: usize = 8;
+const CONTROLLER_BYTES_MAX: usize = 250;
 
 pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
     match kind {
@@ -20,19 +24,42 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
         "IngressClass" => ingress_class(&object.get("spec"), errors),
         "NetworkPolicy" => network_policy(&object.get("spec"), errors),
         "EndpointSlice" => endpoint_slice(object, errors),
-        "ServiceCIDR" => {
-            let spec = object.get("spec");
-            let ranges = spec.get("cidrs");
-            if ranges.len() == 0 {
-                errors.required(&ranges, "at least one CIDR required");
-            }
-            ranges.items().for_each(|range| errors.faults(&range, names::cidr(range.text())));
-        }
+        "ServiceCIDR" => service_ranges(&object.get("spec"), errors),
         "IPAddress" => {
             let spec = object.get("spec");
             parent_of_address(&spec.get("parentRef"), errors);
         }
         _ => {}
+    }
+}
+
+fn service_ranges(spec: &At<'_>, errors: &mut Errors) {
+    let ranges = spec.get("cidrs");
+    match ranges.len() {
+        0 => return errors.required(&ranges, "at least one CIDR required"),
+        1 | 2 => {}
+        _ => return errors.invalid(&ranges, "may only hold up to 2 values"),
+    }
+    let faults: Vec<Vec<String>> = ranges.items().map(|range| names::cidr(range.text())).collect();
+    let are_ranges = faults.iter().all(Vec::is_empty);
+    ranges.items().zip(faults).for_each(|(range, faults)| errors.faults(&range, faults));
+    let sixes = ranges.items().filter(|range| range.text().contains(':')).count();
+    if are_ranges && ranges.len() == 2 && sixes != 1 {
+        let rule = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        errors.invalid(&ranges, rule);
+    }
+}
+
+/// Nothing may change but that a second family is added.
+fn service_ranges_after(spec: &At<'_>, old: &Value, errors: &mut Errors) {
+    let ranges = spec.get("cidrs");
+    let before = old["cidrs"].as_array().map_or(&[][..], Vec::as_slice);
+    if ranges.len() != before.len() && (before.len(), ranges.len()) != (1, 2) {
+        return errors.immutable(&ranges, &old["cidrs"]);
+    }
+    ranges.items().zip(before).for_each(|(range, before)| errors.immutable(&range, before));
+    if ranges.len() != before.len() {
+        service_ranges(spec, errors);
     }
 }
 
@@ -55,17 +82,22 @@ fn parent_of_address(parent: &At<'_>, errors: &mut Errors) {
 }
 
 pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
+    let (spec, before) = (object.get("spec"), &old["spec"]);
+    match kind {
+        "ServiceCIDR" => return service_ranges_after(&spec, before, errors),
+        "IngressClass" => {
+            let controller = spec.get("controller");
+            let shown = Value::from(controller.text());
+            if controller.text() != before["controller"].as_str().unwrap_or_default() {
+                errors.invalid(&controller.showing(&shown), "field is immutable");
+            }
+        }
+        _ => {}
+    }
     create(kind, object, errors);
     match kind {
-        "EndpointSlice" => errors.immutable(&object.get("addressType"), &old["addressType"]),
-        "IngressClass" => {
-            let spec = object.get("spec");
-            errors.immutable(&spec.get("controller"), &old["spec"]["controller"]);
-        }
-        "IPAddress" => {
-            let spec = object.get("spec");
-            errors.immutable_unshown(&spec.get("parentRef"), &old["spec"]["parentRef"]);
-        }
+        "EndpointSlice" => errors.immutable_unshown(&object.get("addressType"), &old["addressType"]),
+        "IPAddress" => errors.immutable_unshown(&spec.get("parentRef"), &before["parentRef"]),
         _ => {}
     }
 }
@@ -73,7 +105,7 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
 fn ingress(spec: &At<'_>, errors: &mut Errors) {
     let (rules, backend) = (spec.get("rules"), spec.get("defaultBackend"));
     if rules.len() == 0 && backend.is_null() {
-        let rules = rules.value.clone();
+        let rules = if rules.is_null() { Value::Null } else { Value::Array(Vec::new()) };
         errors.invalid(&spec.showing(&rules), "either `defaultBackend` or `rules` must be specified");
     }
     if !backend.is_null() {
@@ -179,24 +211,48 @@ fn ingress_backend(backend: &At<'_>, errors: &mut Errors) {
 
 fn ingress_class(spec: &At<'_>, errors: &mut Errors) {
     let controller = spec.get("controller");
-    match controller.text() {
-        "" => errors.required(&controller, ""),
-        text if text.len() > 250 => errors.too_long(&controller, 250),
-        text if !text.contains('/') => {
-            errors.invalid(&controller, "must be a domain-prefixed path (such as \"acme.io/foo\")");
-        }
-        _ => {}
+    if controller.text().len() > CONTROLLER_BYTES_MAX {
+        errors.too_long(&controller, CONTROLLER_BYTES_MAX);
     }
+    domain_prefixed_path(&controller, errors);
     let parameters = spec.get("parameters");
-    if parameters.is_null() {
-        return;
+    if !parameters.is_null() {
+        class_parameters(&parameters, errors);
+    }
+}
+
+/// `acme.io/foo`
+fn domain_prefixed_path(at: &At<'_>, errors: &mut Errors) {
+    if at.text().is_empty() {
+        return errors.required(at, "");
+    }
+    match at.text().split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty()) {
+        None => errors.invalid(at, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+        Some((domain, path)) => {
+            errors.subdomain(&at.showing(&domain.into()));
+            errors.faults(&at.showing(&path.into()), names::http_path(path));
+        }
+    }
+}
+
+fn class_parameters(parameters: &At<'_>, errors: &mut Errors) {
+    let (group, scope, namespace) = (parameters.get("apiGroup"), parameters.get("scope"), parameters.get("namespace"));
+    if !group.is_null() {
+        errors.subdomain(&group);
     }
     for field in ["kind", "name"] {
-        if parameters.get(field).text().is_empty() {
-            errors.required(&parameters.get(field), "");
-        }
+        errors.required_name(&parameters.get(field), names::path_segment);
     }
-    errors.one_of(&parameters.get("scope"), &["Cluster", "Namespace"]);
+    match scope.text() {
+        _ if scope.is_null() => errors.required(&scope, ""),
+        "Namespace" if namespace.is_null() => {
+            errors.required(&namespace, "`parameters.scope` is set to 'Namespace'");
+        }
+        "Namespace" => errors.label(&namespace),
+        "Cluster" if namespace.is_null() => {}
+        "Cluster" => errors.forbidden(&namespace, "`parameters.scope` is set to 'Cluster'"),
+        _ => errors.not_supported(&scope, &["Cluster", "Namespace"]),
+    }
 }
 
 fn network_policy(spec: &At<'_>, errors: &mut Errors) {
@@ -307,6 +363,10 @@ fn one_endpoint(endpoint: &At<'_>, kind: &str, errors: &mut Errors) {
         let faults = match kind {
             "IPv4" => names::ip(address.text()),
             "IPv6" => names::canonical_ip(address.text()),
+            "FQDN" => {
+                full_domain(&address, errors);
+                continue;
+            }
             _ => continue,
         };
         if !faults.is_empty() {
@@ -321,7 +381,49 @@ fn one_endpoint(endpoint: &At<'_>, kind: &str, errors: &mut Errors) {
     if !endpoint.get("nodeName").is_null() {
         errors.subdomain(&endpoint.get("nodeName"));
     }
+    let topology = endpoint.get("deprecatedTopology");
+    if topology.len() > TOPOLOGY_LABELS_MAX {
+        errors.too_many(&topology, TOPOLOGY_LABELS_MAX);
+    }
+    errors.labels(&topology);
     if !endpoint.get("hostname").is_null() {
         errors.label(&endpoint.get("hostname"));
+    }
+    let hints = endpoint.get("hints");
+    hint_names(&hints.get("forZones"), names::label_value, errors);
+    hint_names(&hints.get("forNodes"), names::dns1123_subdomain, errors);
+}
+
+/// `example.com`, perhaps with the dot at its end.
+fn full_domain(at: &At<'_>, errors: &mut Errors) {
+    let name = at.text().strip_suffix('.').unwrap_or(at.text());
+    if at.text().is_empty() {
+        return errors.required(at, "");
+    }
+    let faults = names::dns1123_subdomain(name);
+    if !faults.is_empty() {
+        errors.invalid(&at.showing(&name.into()), faults.join(","));
+    } else if !name.contains('.') {
+        errors.invalid(&at.showing(&name.into()), "should be a domain with at least two segments separated by dots");
+    } else if let Some((label, faults)) =
+        name.split('.').map(|label| (label, names::dns1123_label(label))).find(|(_, faults)| !faults.is_empty())
+    {
+        errors.invalid(&at.showing(&label.into()), faults.join(","));
+    }
+}
+
+/// The zones or nodes whose clients an endpoint is meant for.
+fn hint_names(list: &At<'_>, rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    if list.len() > HINTS_MAX {
+        return errors.too_many(list, HINTS_MAX);
+    }
+    let mut seen: Vec<String> = Vec::new();
+    for hint in list.items() {
+        let name = hint.get("name");
+        if seen.iter().any(|s| s == name.text()) {
+            errors.duplicate(&name);
+        }
+        seen.push(name.text().to_string());
+        errors.faults(&name, rule(name.text()));
     }
 }

@@ -43,12 +43,10 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
 pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
     match kind {
         "PriorityClass" => {
-            for field in ["value", "preemptionPolicy"] {
-                if object.get(field).value != &old[field] {
-                    errors.forbidden(&object.get(field), "may not be changed in an update.");
-                }
+            if object.get("value").value != &old["value"] {
+                errors.forbidden(&object.get("value"), "may not be changed in an update.");
             }
-            return;
+            return errors.immutable(&object.get("preemptionPolicy"), &old["preemptionPolicy"]);
         }
         "CustomResourceDefinition" => return definition::update(object, old, errors),
         "RuntimeClass" => errors.immutable(&object.get("handler"), &old["handler"]),
@@ -184,5 +182,8 @@ fn priority_class(object: &At<'_>, errors: &mut Errors) {
         let rule = format!("maximum allowed value of a user defined priority is {PRIORITY_MAX}");
         errors.forbidden(&value, rule);
     }
-    errors.one_of_if_set(&object.get("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
+    let preemption = object.get("preemptionPolicy");
+    if !preemption.is_null() {
+        errors.one_of(&preemption, &["PreemptLowerPriority", "Never"]);
+    }
 }
