@@ -22,6 +22,57 @@ const EVENT_FIELDS: [(&str, &str); 7] = [
     ("reportingComponent", "reportingController"),
 ];
 
+/// Where apps/v1 carries a field of the DaemonSet that it has no place for.
+pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// The annotations in which a kind's objects carry what their version has no field for.
+fn carriers(api_version: &str, kind: &str) -> &'static [&'static str] {
+    match (api_version, kind) {
+        ("apps/v1", "DaemonSet") => &[TEMPLATE_GENERATION],
+        ("autoscaling/v1", "HorizontalPodAutoscaler") => &autoscaler::CARRIERS,
+        _ => &[],
+    }
+}
+
+/// Whether metadata of this kind says more than `metadata_alone`.
+pub fn has_carriers(api_version: &str, kind: &str) -> bool {
+    !carriers(api_version, kind).is_empty()
+}
+
+/// Writes what an object carries in annotations as it will be read, before anybody comes to own them.
+pub fn renew_carriers(object: &mut Value) {
+    if object["apiVersion"] == "autoscaling/v1" && object["kind"] == "HorizontalPodAutoscaler" {
+        *object = convert(convert(object.take(), "autoscaling/v2"), "autoscaling/v1");
+    }
+}
+
+/// The metadata of an object as it is shown without the object: belonging to no version, it carries no fields.
+pub fn metadata_alone(object: &Value) -> Value {
+    let mut metadata = object["metadata"].clone();
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let carriers = carriers(text("apiVersion"), text("kind"));
+    if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.retain(|name, _| !carriers.contains(&name.as_str()));
+        if annotations.is_empty()
+            && let Some(fields) = metadata.as_object_mut()
+        {
+            fields.remove("annotations");
+        }
+    }
+    metadata
+}
+
+/// An object nothing is known of, as a bookmark shows one: upstream keeps some fields in a form that cannot be absent.
+pub fn zero_object(of: Type) -> Value {
+    let mut object = crate::decode::zero_object(of);
+    match (of.package(), of.name()) {
+        ("k8s.io/api/apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet") => object["spec"]["replicas"] = 0.into(),
+        ("k8s.io/api/apps/v1", "DaemonSet") => object["metadata"]["annotations"][TEMPLATE_GENERATION] = "0".into(),
+        _ => {}
+    }
+    object
+}
+
 /// The object, which has been decoded, as `api_version` has it. An object that is of that version already, or of a kind with one version, only
 /// gets its `apiVersion` set.
 pub fn convert(object: Value, api_version: &str) -> Value {
@@ -88,6 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn metadata_alone_carries_no_fields() {
+        let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "d", "annotations": {TEMPLATE_GENERATION: "1"}}});
+        assert_eq!(metadata_alone(&set), json!({"name": "d"}));
+        let mut other = set.clone();
+        other["kind"] = "Deployment".into();
+        assert_eq!(metadata_alone(&other), other["metadata"]);
+    }
+
+    #[test]
     fn what_v1_cannot_say_travels_in_annotations() {
         let v2 = json!({"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"a"},
             "spec":{"scaleTargetRef":{"kind":"Deployment","name":"d"},"maxReplicas":3,"metrics":[
@@ -103,7 +164,7 @@ mod tests {
         let carried = &v1["metadata"]["annotations"];
         assert_eq!(
             carried["autoscaling.alpha.kubernetes.io/behavior"],
-            r#"{"ScaleDown":{"Policies":[{"PeriodSeconds":2,"Type":"Pods","Value":1}],"SelectPolicy":"Max"}}"#
+            r#"{"ScaleUp":null,"ScaleDown":{"StabilizationWindowSeconds":null,"SelectPolicy":"Max","Policies":[{"Type":"Pods","Value":1,"PeriodSeconds":2}],"Tolerance":null}}"#
         );
         assert_eq!(v1["status"]["currentCPUUtilizationPercentage"], 5);
         assert_eq!(convert(v1, "autoscaling/v2"), v2);

@@ -227,7 +227,13 @@ impl Status {
             .iter()
             .map(|e| Cause { reason: e.words().1.into(), message: e.body(), field: e.path.clone() })
             .collect();
-        let texts: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.path, e.body())).collect();
+        let mut texts: Vec<String> = Vec::with_capacity(errors.len());
+        for text in errors.iter().map(|e| format!("{}: {}", e.path, e.body())) {
+            // The causes may repeat one, the message does not.
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
         let joined = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),

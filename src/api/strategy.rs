@@ -10,6 +10,7 @@ mod pod;
 
 use serde_json::{Map, Value, json};
 
+use crate::convert::TEMPLATE_GENERATION;
 use crate::decode;
 use crate::object;
 use crate::registry::{Resource, StatusWrites};
@@ -203,13 +204,15 @@ pub fn prepare_status_update(resource: &Resource, new: &mut Value, old: &Value) 
     let mut kept = old.clone();
     set(&mut kept, "status", status);
     let sent = new["metadata"].as_object().cloned().unwrap_or_default();
-    let fields: &[&str] = if resource.status_keeps_metadata {
-        &["managedFields", "resourceVersion"]
-    } else {
-        &["managedFields", "resourceVersion", "labels", "annotations", "finalizers", "ownerReferences"]
-    };
+    let mut fields = vec!["managedFields", "resourceVersion"];
+    if !resource.status_keeps_metadata {
+        fields.extend(["annotations", "finalizers", "ownerReferences"]);
+        if custom || resource.kind != "Deployment" {
+            fields.push("labels");
+        }
+    }
     for field in fields {
-        set(&mut kept["metadata"], field, sent.get(*field).cloned());
+        set(&mut kept["metadata"], field, sent.get(field).cloned());
     }
     if !custom && resource.kind == "Pod" {
         pod::prepare_status_update(&mut kept, old);
@@ -240,8 +243,6 @@ fn pair_data_sources(claim: &mut Value) {
     }
 }
 
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
-
 /// A DaemonSet's template generation lives on as an annotation.
 fn template_generation(object: &Value) -> i64 {
     object::annotation(object, TEMPLATE_GENERATION).and_then(|g| g.parse().ok()).unwrap_or(0)
@@ -253,31 +254,42 @@ fn set_template_generation(object: &mut Value, generation: i64) {
     }
 }
 
+/// A Job without labels of its own shares those of its template, and with them what they get by `prepare_create`.
+/// `job` is as the client sent it.
+pub fn shares_labels(resource: &Resource, job: &Value) -> bool {
+    let is_empty = |labels: &Value| labels.as_object().is_none_or(Map::is_empty);
+    resource.id().is_some()
+        && resource.kind == "Job"
+        && is_empty(&job["metadata"]["labels"])
+        && !is_empty(&job["spec"]["template"]["metadata"]["labels"])
+}
+
+/// After `prepare_create` of a Job that shares its labels.
+pub fn share_labels(job: &mut Value) {
+    job["metadata"]["labels"] = job["spec"]["template"]["metadata"]["labels"].clone();
+}
+
 /// A Job that does not bring its own selector gets one by its uid, which its Pods then bear as labels.
 fn job_selector(job: &mut Value) {
     if job["spec"]["manualSelector"] == true {
         return;
     }
     let (name, uid) = (object::name(job).to_string(), object::uid(job).to_string());
-    // Labels that were defaulted from the template are one map with it upstream, and so get these too.
-    let shared = job["metadata"]["labels"].is_object()
-        && job["metadata"]["labels"] == job["spec"]["template"]["metadata"]["labels"];
     let spec = inside(job, "spec");
     let template = spec.entry("template").or_insert_with(|| json!({}));
     let metadata = inside(template, "metadata");
     if let Value::Object(labels) = metadata.entry("labels").or_insert_with(|| json!({})) {
         // The bare keys are what Jobs used before label prefixes; old clients still look for them.
         for (key, value) in [("controller-uid", &uid), ("job-name", &name)] {
-            labels.insert(key.into(), value.as_str().into());
-            labels.insert(format!("batch.kubernetes.io/{key}"), value.as_str().into());
+            for key in [key.to_string(), format!("batch.kubernetes.io/{key}")] {
+                // Another value, which the client gave it, is refused later.
+                labels.entry(key).or_insert_with(|| value.as_str().into());
+            }
         }
     }
     let selector = spec.entry("selector").or_insert_with(|| json!({}));
     let labels = inside(selector, "matchLabels");
     labels.entry("batch.kubernetes.io/controller-uid").or_insert_with(|| uid.into());
-    if shared {
-        job["metadata"]["labels"] = job["spec"]["template"]["metadata"]["labels"].clone();
-    }
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -411,6 +423,21 @@ mod tests {
         prepare_create(resource("batch", "jobs"), &mut job);
         assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
         assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+    }
+
+    #[test]
+    fn a_job_has_the_labels_of_its_template_only_when_it_brings_none() {
+        let jobs = resource("batch", "jobs");
+        let template = json!({"metadata": {"labels": {"a": "b", "job-name": "other"}}, "spec": {}});
+        let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": template}});
+        assert!(shares_labels(jobs, &job));
+        prepare_create(jobs, &mut job);
+        share_labels(&mut job);
+        let labels = json!({"a": "b", "job-name": "other", "batch.kubernetes.io/job-name": "j",
+            "controller-uid": "u", "batch.kubernetes.io/controller-uid": "u"});
+        assert_eq!(job["metadata"]["labels"], labels);
+        job["metadata"]["labels"] = template["metadata"]["labels"].clone();
+        assert!(!shares_labels(jobs, &job));
     }
 
     #[test]

@@ -156,15 +156,29 @@ pub fn object(call: &Call, code: u16, served: &Served, object: &Value) -> Respon
                 format!("you requested PartialObjectMetadataList, but the requested object is not a list ({one})");
             status(&call.accept, &Status::new(406, "NotAcceptable", why))
         }
-        Form::Table => match table(served, &[object], &call.query) {
-            Ok(mut answer) => {
-                let version = &object["metadata"]["resourceVersion"];
-                // A dry run has none.
-                answer["metadata"] = if version.is_null() { json!({}) } else { json!({"resourceVersion": version}) };
-                tree(&json_only(&call.accept), code, &answer)
-            }
-            Err(error) => status(&call.accept, &error),
-        },
+        Form::Table => table_of_one(call, code, object, table(served, &[object], &call.query)),
+    }
+}
+
+/// The `Scale` of an object.
+pub fn scale(call: &Call, code: u16, served: &Served, scale: &Value) -> Response<Body> {
+    if call.accept.form != Form::Table {
+        return object(call, code, served, scale);
+    }
+    let render = if served.custom().is_some() { table::render_custom_scale } else { table::render_scale };
+    let answer = include_object(&call.query).map(|include| render(scale, Timestamp::now(), include));
+    table_of_one(call, code, scale, answer)
+}
+
+fn table_of_one(call: &Call, code: u16, object: &Value, answer: Result<Value, Status>) -> Response<Body> {
+    match answer {
+        Ok(mut answer) => {
+            let version = &object["metadata"]["resourceVersion"];
+            // A dry run has none.
+            answer["metadata"] = if version.is_null() { json!({}) } else { json!({"resourceVersion": version}) };
+            tree(&json_only(&call.accept), code, &answer)
+        }
+        Err(error) => status(&call.accept, &error),
     }
 }
 
@@ -184,7 +198,7 @@ pub fn json_only(accept: &Accept) -> Accept {
 }
 
 pub fn metadata_only(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": convert::metadata_alone(object)})
 }
 
 pub fn include_object(query: &Query) -> Result<IncludeObject, Status> {

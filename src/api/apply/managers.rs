@@ -72,9 +72,17 @@ impl Entry {
     }
 }
 
-/// The entries of an object; `None` when one of them cannot be read.
+/// The entries of an object, of each manager its last; `None` when one of them cannot be read.
 pub fn decode(object: &Value) -> Option<Vec<Entry>> {
-    object["metadata"]["managedFields"].as_array().into_iter().flatten().map(Entry::decode).collect()
+    let mut entries: Vec<Entry> = Vec::new();
+    for entry in object["metadata"]["managedFields"].as_array().into_iter().flatten() {
+        let entry = Entry::decode(entry)?;
+        match entries.iter_mut().find(|e| e.is_same_manager(&entry)) {
+            Some(former) => *former = entry,
+            None => entries.push(entry),
+        }
+    }
+    Some(entries)
 }
 
 /// A client clears all entries by sending none, or one empty entry.

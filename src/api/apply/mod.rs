@@ -5,6 +5,7 @@
 //! Never: reads the clock (`now` is given), fills defaults, or validates the result.
 
 mod managers;
+mod scale;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::status::{Cause, Details};
 use crate::structure::Structure;
 use crate::{Status, decode, object, registry};
 use managers::Entry;
+pub use scale::{managers_of_scale, take_managers_of_scale};
 use set::Set;
 
 /// What a write was, as a managed fields entry says it.
@@ -99,7 +101,7 @@ pub fn apply_to(
     let empty = empty_object(structure);
     let bare = live.map_or_else(|| empty.clone(), without_managed_fields);
     if entries.is_empty() && live.is_some() {
-        let before = Write { manager: BEFORE_FIRST_APPLY, subresource: "", ..*write };
+        let before = Write { manager: BEFORE_FIRST_APPLY, ..*write };
         entries = record(&empty, &bare, entries, structure, &before);
         entries.iter_mut().for_each(|e| e.time = Some(write.now.into()));
     }

@@ -6,28 +6,33 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::go_json;
+use crate::schema::Type;
+
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+pub(super) const CARRIERS: [&str; 4] = [METRICS, CURRENT_METRICS, CONDITIONS, BEHAVIOR];
 /// The percentage v1 means when it names no metric.
 const DEFAULT_CPU_UTILIZATION: i64 = 80;
 
-/// Where a value of a metric stands in v2 and in v1's annotation: (`target.averageValue`, `targetAverageValue`).
+/// Where a value of a metric stands in v2 and in v1's annotation: (`target.averageValue`, `targetAverageValue`); in the
+/// order of v1's fields, in which they are written.
 type Place = (&'static str, &'static str);
 const PODS: &[Place] =
-    &[("metric.name", "metricName"), ("metric.selector", "selector"), ("target.averageValue", "targetAverageValue")];
+    &[("metric.name", "metricName"), ("target.averageValue", "targetAverageValue"), ("metric.selector", "selector")];
 const RESOURCE: &[Place] = &[
     ("name", "name"),
-    ("container", "container"),
     ("target.averageUtilization", "targetAverageUtilization"),
     ("target.averageValue", "targetAverageValue"),
+    ("container", "container"),
 ];
 const OBJECT: &[Place] = &[
     ("describedObject", "target"),
     ("metric.name", "metricName"),
-    ("metric.selector", "selector"),
     ("target.value", "targetValue"),
+    ("metric.selector", "selector"),
     ("target.averageValue", "averageValue"),
 ];
 const EXTERNAL: &[Place] = &[
@@ -37,18 +42,18 @@ const EXTERNAL: &[Place] = &[
     ("target.averageValue", "targetAverageValue"),
 ];
 const PODS_STATUS: &[Place] =
-    &[("metric.name", "metricName"), ("metric.selector", "selector"), ("current.averageValue", "currentAverageValue")];
+    &[("metric.name", "metricName"), ("current.averageValue", "currentAverageValue"), ("metric.selector", "selector")];
 const RESOURCE_STATUS: &[Place] = &[
     ("name", "name"),
-    ("container", "container"),
     ("current.averageUtilization", "currentAverageUtilization"),
     ("current.averageValue", "currentAverageValue"),
+    ("container", "container"),
 ];
 const OBJECT_STATUS: &[Place] = &[
     ("describedObject", "target"),
     ("metric.name", "metricName"),
-    ("metric.selector", "selector"),
     ("current.value", "currentValue"),
+    ("metric.selector", "selector"),
     ("current.averageValue", "averageValue"),
 ];
 const EXTERNAL_STATUS: &[Place] = &[
@@ -67,10 +72,10 @@ enum Part {
 /// The sources of a metric: their field, and where their values are.
 fn sources(part: Part) -> [(&'static str, &'static [Place]); 5] {
     let places = match part {
-        Part::Spec => [RESOURCE, RESOURCE, PODS, OBJECT, EXTERNAL],
-        Part::Status => [RESOURCE_STATUS, RESOURCE_STATUS, PODS_STATUS, OBJECT_STATUS, EXTERNAL_STATUS],
+        Part::Spec => [OBJECT, PODS, RESOURCE, RESOURCE, EXTERNAL],
+        Part::Status => [OBJECT_STATUS, PODS_STATUS, RESOURCE_STATUS, RESOURCE_STATUS, EXTERNAL_STATUS],
     };
-    let names = ["resource", "containerResource", "pods", "object", "external"];
+    let names = ["object", "pods", "resource", "containerResource", "external"];
     std::array::from_fn(|i| (names[i], places[i]))
 }
 
@@ -87,15 +92,18 @@ pub(super) fn to_v1(object: &mut Value) {
     if let Some(cpu) = current_cpu.rfind(|c| !c.is_null()) {
         object["status"]["currentCPUUtilizationPercentage"] = cpu.clone();
     }
-    let others: Vec<Value> =
-        metrics.iter().filter(|m| cpu_utilization(m).is_none()).map(|m| metric_to_v1(m, Part::Spec)).collect();
-    carry(object, METRICS, Value::Array(others));
-    let current = current.iter().map(|m| metric_to_v1(m, Part::Status)).collect();
-    carry(object, CURRENT_METRICS, Value::Array(current));
-    carry(object, CONDITIONS, Value::Array(conditions));
+    let others = metrics.iter().filter(|m| cpu_utilization(m).is_none()).map(|m| metric_to_v1(m, Part::Spec));
+    carry_list(object, METRICS, others.collect());
+    carry_list(object, CURRENT_METRICS, current.iter().map(|m| metric_to_v1(m, Part::Status)).collect());
+    let condition = v2("HorizontalPodAutoscalerCondition");
+    carry_list(object, CONDITIONS, conditions.iter().map(|c| go_json::versioned(condition, c)).collect());
     if let Some(behavior) = object["spec"].as_object_mut().and_then(|s| s.remove("behavior")) {
-        carry(object, BEHAVIOR, rename_keys(behavior, &|c| c.to_ascii_uppercase()));
+        carry(object, BEHAVIOR, go_json::internal(v2("HorizontalPodAutoscalerBehavior"), &behavior));
     }
+}
+
+fn v2(of: &str) -> Type {
+    Type::named(&format!("io.k8s.api.autoscaling.v2.{of}")).expect("a built-in type")
 }
 
 pub(super) fn to_v2(object: &mut Value) {
@@ -111,7 +119,7 @@ pub(super) fn to_v2(object: &mut Value) {
     }
     object["spec"]["metrics"] = Value::Array(metrics);
     if let Some(behavior) = carried(object, BEHAVIOR) {
-        object["spec"]["behavior"] = rename_keys(behavior, &|c| c.to_ascii_lowercase());
+        object["spec"]["behavior"] = json_names(behavior);
     }
     let cpu = object["status"].as_object_mut().and_then(|s| s.remove("currentCPUUtilizationPercentage"));
     // The annotation knows the raw value too, so it wins.
@@ -142,21 +150,24 @@ fn cpu_utilization(metric: &Value) -> Option<&Value> {
     (metric["type"] == "Resource" && resource["name"] == "cpu" && !utilization.is_null()).then_some(utilization)
 }
 
-fn metric_to_v1(metric: &Value, part: Part) -> Value {
-    let mut out = json!({"type": metric["type"]});
+/// As JSON, in the order of v1's fields.
+fn metric_to_v1(metric: &Value, part: Part) -> String {
+    let mut out = format!("{{\"type\":{}", metric["type"]);
     for (name, places) in sources(part) {
         let Some(source) = metric.get(name).filter(|s| !s.is_null()) else { continue };
-        let mut flat = Map::new();
-        for (place, field) in places {
+        let fields = places.iter().filter_map(|(place, field)| {
             let value = source.pointer(&format!("/{}", place.replace('.', "/"))).unwrap_or(&Value::Null);
-            if !value.is_null() {
-                flat.insert((*field).into(), value.clone());
-            } else if zero_in_v1(name, field, part) {
-                flat.insert((*field).into(), "0".into());
-            }
-        }
-        out[name] = Value::Object(flat);
+            let text = match *field {
+                _ if value.is_null() => zero_in_v1(name, field, part).then(|| "\"0\"".to_string())?,
+                "selector" | "metricSelector" => go_json::selector(value),
+                "target" => go_json::versioned(v2("CrossVersionObjectReference"), value),
+                _ => value.to_string(),
+            };
+            Some(format!("{field:?}:{text}"))
+        });
+        out.push_str(&format!(",{name:?}:{{{}}}", fields.collect::<Vec<_>>().join(",")));
     }
+    out.push('}');
     out
 }
 
@@ -213,12 +224,16 @@ fn take_list(parent: &mut Value, field: &str) -> Vec<Value> {
     }
 }
 
-/// Writes JSON into an annotation, unless there is nothing to carry.
-fn carry(object: &mut Value, annotation: &str, value: Value) {
-    if value.as_array().is_some_and(Vec::is_empty) {
-        return;
+/// Writes JSON into an annotation.
+fn carry(object: &mut Value, annotation: &str, text: String) {
+    object["metadata"]["annotations"][annotation] = text.into();
+}
+
+/// As `carry`, of a list that has something to carry.
+fn carry_list(object: &mut Value, annotation: &str, items: Vec<String>) {
+    if !items.is_empty() {
+        carry(object, annotation, format!("[{}]", items.join(",")));
     }
-    object["metadata"]["annotations"][annotation] = value.to_string().into();
 }
 
 fn carried(object: &Value, annotation: &str) -> Option<Value> {
@@ -235,22 +250,22 @@ fn carried_list(object: &Value, annotation: &str) -> Vec<Value> {
 
 fn drop_carried(object: &mut Value) {
     if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
-        annotations.retain(|name, _| ![METRICS, CURRENT_METRICS, CONDITIONS, BEHAVIOR].contains(&name.as_str()));
+        annotations.retain(|name, _| !CARRIERS.contains(&name.as_str()));
     }
 }
 
-/// The behaviour is carried with Go's field names, which start with capitals.
-fn rename_keys(value: Value, first: &dyn Fn(char) -> char) -> Value {
+/// The behaviour is carried with Go's field names, which start with capitals, and with all its fields.
+fn json_names(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
             let renamed = fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(name, value)| {
                 let mut letters = name.chars();
-                let name = letters.next().map(first).into_iter().chain(letters).collect();
-                (name, rename_keys(value, first))
+                let name = letters.next().map(|c| c.to_ascii_lowercase()).into_iter().chain(letters).collect();
+                (name, json_names(value))
             });
             Value::Object(renamed.collect())
         }
-        Value::Array(items) => Value::Array(items.into_iter().map(|item| rename_keys(item, first)).collect()),
+        Value::Array(items) => Value::Array(items.into_iter().map(json_names).collect()),
         other => other,
     }
 }

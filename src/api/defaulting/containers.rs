@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::image::pull_policy;
 use super::{Object, each, if_absent, if_empty, inside, text};
 
 pub(super) fn complete(name: &str, object: &mut Object) {
@@ -86,18 +87,6 @@ fn pod_status(status: &mut Object) {
     } else if single != first {
         // Older kubelets know the single field only, so it wins.
         status.insert("podIPs".into(), json!([{ "ip": single }]));
-    }
-}
-
-/// `Always` when the tag is `latest` or not given at all.
-pub(super) fn pull_policy(image: &str) -> &'static str {
-    let name = image.rsplit('/').next().unwrap_or(image);
-    if name.contains('@') {
-        return "IfNotPresent";
-    }
-    match name.split_once(':') {
-        Some((_, tag)) if tag != "latest" => "IfNotPresent",
-        _ => "Always",
     }
 }
 

@@ -8,6 +8,7 @@
 mod cluster;
 mod containers;
 mod core;
+mod image;
 mod workloads;
 
 use serde_json::{Map, Value};
@@ -254,20 +255,5 @@ mod tests {
               "type": "Opaque"
             }"#]],
         );
-    }
-
-    #[test]
-    fn the_tag_of_an_image_decides_when_it_is_pulled() {
-        let cases = [
-            ("nginx", "Always"),
-            ("nginx:latest", "Always"),
-            ("nginx:1.27", "IfNotPresent"),
-            ("localhost:5000/a", "Always"),
-            ("localhost:5000/a:2", "IfNotPresent"),
-            ("a@sha256:00", "IfNotPresent"),
-        ];
-        for (image, policy) in cases {
-            assert_eq!(containers::pull_policy(image), policy, "{image}");
-        }
     }
 }

@@ -1,21 +1,38 @@
-//! Rows of HorizontalPodAutoscalers, in both versions.
+//! Rows of HorizontalPodAutoscalers, in both versions, and of Scales.
 //!
 //! Owns: the TARGETS column.
 //! Called by: `render`.
 //! Never: computes a metric.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{NONE, Row, UNKNOWN, UNSET, items, number, text};
+use crate::convert;
 
 /// More metrics than these are only counted.
 const METRICS_SHOWN: usize = 2;
 
 pub(super) fn print(kind: &str, row: &mut Row<'_>) -> bool {
-    if kind != "HorizontalPodAutoscaler" {
-        return false;
+    match kind {
+        "HorizontalPodAutoscaler" => autoscaler(row),
+        "Scale" => scale(row),
+        _ => return false,
     }
+    true
+}
+
+fn scale(row: &mut Row<'_>) {
     let (spec, status) = (&row.object["spec"], &row.object["status"]);
+    row.name();
+    row.push(number(&spec["replicas"]));
+    row.push(number(&status["replicas"]));
+    row.age();
+}
+
+fn autoscaler(row: &mut Row<'_>) {
+    // Version 1 has its metrics in annotations.
+    let whole = convert::convert(row.object.clone(), "autoscaling/v2");
+    let (spec, status) = (&whole["spec"], &whole["status"]);
     let target = &spec["scaleTargetRef"];
     row.name();
     row.push(format!("{}/{}", text(&target["kind"]), text(&target["name"])));
@@ -24,16 +41,9 @@ pub(super) fn print(kind: &str, row: &mut Row<'_>) -> bool {
     row.push(number(&spec["maxReplicas"]));
     row.push(number(&status["currentReplicas"]));
     row.age();
-    true
 }
 
 fn metrics(spec: &Value, status: &Value) -> String {
-    if let Some(target) = spec["targetCPUUtilizationPercentage"].as_i64() {
-        // Version 1 knows this one metric.
-        let current = &status["currentCPUUtilizationPercentage"];
-        let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"averageUtilization": target}}});
-        return one(&metric, &json!({"resource": {"current": {"averageUtilization": current}}}));
-    }
     let specs = items(&spec["metrics"]);
     let texts: Vec<String> =
         specs.iter().enumerate().map(|(i, metric)| one(metric, &status["currentMetrics"][i])).collect();

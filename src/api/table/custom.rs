@@ -31,6 +31,16 @@ pub fn render_custom(columns: &Value, objects: &[&Value], now: Timestamp, includ
     table(definitions, rows.collect())
 }
 
+/// The Table of the `autoscaling/v1 Scale` of a custom resource.
+pub fn render_custom_scale(scale: &Value, now: Timestamp, include: IncludeObject) -> Value {
+    let columns = json!([
+        {"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas"},
+        {"name": "Available", "type": "integer", "jsonPath": ".status.replicas"},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    ]);
+    render_custom(&columns, &[scale], now, include)
+}
+
 fn cell(kind: &str, value: Option<&Value>, row: &Row<'_>) -> Value {
     let Some(value) = value.filter(|v| !v.is_null()) else { return Value::Null };
     match kind {

@@ -19,11 +19,12 @@ use std::sync::OnceLock;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::convert;
 use crate::object;
 use crate::registry::Resource;
 
 pub use age::human_duration;
-pub use custom::render_custom;
+pub use custom::{render_custom, render_custom_scale};
 
 /// What a row carries beside its cells (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,7 +160,7 @@ fn included(object: &Value, include: IncludeObject) -> Value {
         IncludeObject::None => Value::Null,
         IncludeObject::Object => object.clone(),
         IncludeObject::Metadata => json!({
-            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
+            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": convert::metadata_alone(object),
         }),
     }
 }
@@ -186,6 +187,15 @@ pub fn render(resource: &Resource, objects: &[&Value], now: Timestamp, include: 
         .collect();
     let definitions = known.map_or(&DEFAULT_COLUMNS[..], Vec::as_slice).iter().map(definition).collect();
     table(definitions, rows)
+}
+
+/// The Table of one `autoscaling/v1 Scale` of a built-in kind.
+pub fn render_scale(scale: &Value, now: Timestamp, include: IncludeObject) -> Value {
+    const KIND: &str = "Scale";
+    let mut row = Row { object: scale, now, cells: Vec::new() };
+    print(KIND, &mut row);
+    let definitions = columns().get(KIND).into_iter().flatten().map(definition).collect();
+    table(definitions, vec![table_row(KIND, row, include)])
 }
 
 fn table_row(kind: &str, row: Row<'_>, include: IncludeObject) -> Value {

@@ -93,6 +93,18 @@ impl Errors {
         self.0.append(&mut self.1);
         self.0
     }
+    /// As `into_list`, each fault once, as upstream has it for kinds with declarations.
+    pub fn into_distinct(mut self) -> Vec<FieldError> {
+        let mut seen = Vec::new();
+        self.0.retain(|error| {
+            let is_new = !seen.contains(error);
+            if is_new {
+                seen.push(error.clone());
+            }
+            is_new
+        });
+        self.into_list()
+    }
     /// As a client reads them: `spec.replicas: Required value`.
     #[cfg(test)]
     pub fn into_texts(self) -> Vec<String> {

@@ -15,6 +15,7 @@ mod definition_schema;
 mod devices;
 mod events;
 mod flowcontrol;
+mod jobs;
 mod metadata;
 mod network;
 mod others;
@@ -29,6 +30,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod volumes;
+mod workload_status;
 mod workloads;
 
 pub use definition::schemas;
@@ -46,7 +48,7 @@ fn name_rule(group: &str, kind: &str) -> NameRule<'static> {
     match kind {
         // The older sort may be named anything.
         "Event" if group.is_empty() => NameRule::Free,
-        "Namespace" | "Service" => NameRule::Label,
+        "Namespace" | "Service" | "StatefulSet" => NameRule::Label,
         "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "PodDisruptionBudget" => NameRule::PathSegment,
         "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
         "CertificateSigningRequest" => NameRule::Free,
@@ -90,7 +92,15 @@ pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<Fie
         metadata::create(&at, rule, finalizer_rule(group), namespaced, &mut errors);
     }
     by_group(group, kind, &at, None, &mut errors);
-    errors.into_list()
+    told(group, errors)
+}
+
+/// Servers of definitions and of other servers repeat a fault that was found twice; all other kinds do not.
+fn told(group: &str, errors: Errors) -> Vec<FieldError> {
+    match group {
+        "apiextensions.k8s.io" | "apiregistration.k8s.io" => errors.into_list(),
+        _ => errors.into_distinct(),
+    }
 }
 
 /// Of a new Service, what has to be sound before an address can be given.
@@ -107,7 +117,7 @@ pub fn update(group: &str, version: &str, kind: &str, new: &Value, old: &Value) 
         metadata::update(&at, old, finalizer_rule(group), &mut errors);
     }
     by_group(group, kind, &at, Some(old), &mut errors);
-    errors.into_list()
+    told(group, errors)
 }
 
 /// A custom resource's metadata; its schema is checked elsewhere.
@@ -128,7 +138,8 @@ fn by_group(group: &str, kind: &str, at: &At<'_>, old: Option<&Value>, errors: &
         ("", "Service") => {
             (|_, at, errors| service::create(at, errors), |_, at, old, errors| service::update(at, old, errors))
         }
-        ("", "ReplicationController") | ("apps" | "batch", _) => (workloads::create, workloads::update),
+        ("", "ReplicationController") | ("apps", _) => (workloads::create, workloads::update),
+        ("batch", _) => (jobs::create, jobs::update),
         ("", "Event") => (events::create_core, events::update_core),
         ("events.k8s.io", _) => (events::create_newer, events::update_newer),
         ("", _) => (core::create, core::update),
@@ -176,7 +187,7 @@ pub fn update_subresource(
         (_, "status") => status::update(kind, &at, old, &mut errors),
         _ => {}
     }
-    errors.into_list()
+    told(group, errors)
 }
 
 fn ephemeral_containers(at: &At<'_>, old: &Value, errors: &mut Errors) {

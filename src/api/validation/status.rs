@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::check::{At, Errors};
 use super::core;
+use super::workload_status;
 use crate::names;
 
 pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
@@ -46,7 +47,7 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
                 }
             }
         }
-        _ => counts(&status, errors),
+        _ => workload_status::update(kind, object, old, errors),
     }
 }
 
@@ -102,39 +103,6 @@ fn conditions(all: &At<'_>, errors: &mut Errors) {
         }
         if reason.text().is_empty() {
             errors.required(&reason, "");
-        }
-    }
-}
-
-/// Numbers of replicas are never negative.
-fn counts(status: &At<'_>, errors: &mut Errors) {
-    let fields = [
-        "replicas",
-        "readyReplicas",
-        "availableReplicas",
-        "updatedReplicas",
-        "unavailableReplicas",
-        "fullyLabeledReplicas",
-        "observedGeneration",
-        "active",
-        "succeeded",
-        "failed",
-        "currentNumberScheduled",
-        "desiredNumberScheduled",
-        "numberReady",
-        "numberAvailable",
-        "numberMisscheduled",
-        "numberUnavailable",
-        "updatedNumberScheduled",
-    ];
-    errors.all_non_negative(status, &fields);
-    let replicas = status.get("replicas").number().unwrap_or(0);
-    if status.get("replicas").is_null() {
-        return;
-    }
-    for field in ["readyReplicas", "availableReplicas", "updatedReplicas", "fullyLabeledReplicas"] {
-        if status.get(field).number().is_some_and(|n| n > replicas) {
-            errors.invalid(&status.get(field), "cannot be greater than status.replicas");
         }
     }
 }

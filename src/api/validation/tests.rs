@@ -203,9 +203,10 @@ fn services_jobs_and_bindings_have_rules_of_their_own() {
         "Job",
         job,
         expect![[r#"
-        spec.selector: Required value
-        spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"
-    "#]],
+            spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"
+            spec.selector: Required value
+            spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`
+        "#]],
     );
     let cron = json!({"metadata": {"name": "c", "namespace": "default"}, "spec": {"schedule": "61 * * * *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}}});
     check(

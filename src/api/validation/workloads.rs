@@ -1,6 +1,6 @@
-//! Rules of apps and batch.
+//! Rules of apps.
 //!
-//! Owns: Deployments, ReplicaSets, StatefulSets, DaemonSets, ControllerRevisions, ReplicationControllers, Jobs, CronJobs.
+//! Owns: Deployments, ReplicaSets, StatefulSets, DaemonSets, ControllerRevisions, ReplicationControllers.
 //! Called by: `validation`.
 //! Never: repeats the rules of the Pods they make.
 
@@ -8,9 +8,11 @@ use serde_json::Value;
 
 use super::check::{At, Errors, amount};
 use super::pod;
+use crate::go_json;
+use crate::schema::Type;
 use crate::selector::LabelSelector;
 
-const MISMATCH: &str = "`selector` does not match template `labels`";
+pub(super) const MISMATCH: &str = "`selector` does not match template `labels`";
 
 pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
     let spec = object.get("spec");
@@ -20,20 +22,14 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
         "StatefulSet" => stateful_set(&spec, errors),
         "DaemonSet" => daemon_set(&spec, errors),
         "ReplicationController" => replication_controller(&spec, errors),
-        "Job" => {
-            generated_selector(object, errors);
-            job_selector(&spec, errors);
-            job(&spec, errors);
-        }
-        "CronJob" => {
-            cron_job(&spec, errors);
-            let name = object.get("metadata");
-            // A Job's name is the CronJob's and eleven characters more.
-            if name.get("name").text().len() > 52 {
-                errors.invalid(&name.get("name"), "must be no more than 52 characters");
+        "ControllerRevision" => {
+            errors.non_negative(&object.get("revision"));
+            match &object.value["data"] {
+                Value::Null => errors.required(&object.get("data"), "data is mandatory"),
+                Value::Object(_) => {}
+                _ => errors.required(&object.get("data"), "data must be a valid JSON object"),
             }
         }
-        "ControllerRevision" => errors.non_negative(&object.get("revision")),
         _ => {}
     }
 }
@@ -41,28 +37,31 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
 pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
     let (spec, before) = (object.get("spec"), &old["spec"]);
     match kind {
-        "Job" => {
-            job(&spec, errors);
-            job_selector(&spec, errors);
-            job_update(&spec, before, errors);
-            return;
-        }
-        "CronJob" => return cron_job(&spec, errors),
         "ControllerRevision" => {
             errors.non_negative(&object.get("revision"));
             return errors.immutable(&object.get("data"), &old["data"]);
         }
+        "DaemonSet" => {
+            immutable_selector(&spec, before, errors);
+            return create(kind, object, errors);
+        }
         _ => create(kind, object, errors),
     }
     match kind {
-        "Deployment" | "ReplicaSet" => errors.immutable(&spec.get("selector"), &before["selector"]),
-        "DaemonSet" => errors.immutable(&spec.get("selector"), &before["selector"]),
+        "Deployment" | "ReplicaSet" => immutable_selector(&spec, before, errors),
         "StatefulSet" => {
             for field in ["selector", "volumeClaimTemplates", "serviceName", "podManagementPolicy"] {
                 errors.immutable(&spec.get(field), &before[field]);
             }
         }
         _ => {}
+    }
+}
+
+fn immutable_selector(spec: &At<'_>, before: &Value, errors: &mut Errors) {
+    let at = spec.get("selector");
+    if at.value != &before["selector"] {
+        errors.invalid_shown(&at, go_json::selector(at.value), "field is immutable");
     }
 }
 
@@ -80,7 +79,8 @@ fn selector(spec: &At<'_>, kind: &str, errors: &mut Errors) -> Option<LabelSelec
     match LabelSelector::from_object(at.value) {
         Ok(parsed) => Some(parsed),
         Err(_) => {
-            errors.invalid(&at, if kind == "statefulset" { "" } else { "invalid label selector" });
+            let why = if kind == "statefulset" { "" } else { "invalid label selector" };
+            errors.invalid_shown(&at, go_json::selector(at.value), why);
             None
         }
     }
@@ -115,8 +115,9 @@ fn replica_template(spec: &At<'_>, selector: Option<LabelSelector>, errors: &mut
 }
 
 /// A strategy as upstream's internal type prints it.
-fn strategy_shown(strategy: &At<'_>) -> String {
-    format!("{{\"Type\":{:?},\"RollingUpdate\":{}}}", strategy.get("type").text(), strategy.get("rollingUpdate").value)
+fn strategy_shown(of: &str, strategy: &At<'_>) -> String {
+    let of = Type::named(&format!("io.k8s.api.apps.v1.{of}")).expect("a built-in type");
+    go_json::internal(of, strategy.value)
 }
 
 fn replica_set(spec: &At<'_>, errors: &mut Errors) {
@@ -153,7 +154,7 @@ fn deployment(spec: &At<'_>, errors: &mut Errors) {
         _ => {
             let mut error =
                 crate::FieldError::not_supported(strategy.path(), strategy.value, &["Recreate", "RollingUpdate"]);
-            error.value = Some(strategy_shown(&strategy));
+            error.value = Some(strategy_shown("DeploymentStrategy", &strategy));
             errors.0.push(error);
         }
     }
@@ -203,7 +204,7 @@ fn daemon_set(spec: &At<'_>, errors: &mut Errors) {
         _ => {
             let mut error =
                 crate::FieldError::not_supported(strategy.path(), strategy.value, &["RollingUpdate", "OnDelete"]);
-            error.value = Some(strategy_shown(&strategy));
+            error.value = Some(strategy_shown("DaemonSetUpdateStrategy", &strategy));
             errors.0.push(error);
         }
     }
@@ -224,7 +225,11 @@ fn stateful_set(spec: &At<'_>, errors: &mut Errors) {
         "OnDelete" if !rolling.is_null() => errors.invalid(&rolling, "only allowed for updateStrategy 'RollingUpdate'"),
         "OnDelete" => {}
         "RollingUpdate" => errors.non_negative(&rolling.get("partition")),
-        _ => errors.invalid_shown(&strategy, strategy_shown(&strategy), "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => errors.invalid_shown(
+            &strategy,
+            strategy_shown("StatefulSetUpdateStrategy", &strategy),
+            "must be 'RollingUpdate' or 'OnDelete'",
+        ),
     }
     let retention = spec.get("persistentVolumeClaimRetentionPolicy");
     for field in ["whenDeleted", "whenScaled"] {
@@ -281,232 +286,4 @@ fn replication_controller(spec: &At<'_>, errors: &mut Errors) {
     }
     pod::template(&template, errors);
     always_restarts(&template, "ReplicationController", errors);
-}
-
-/// A Job's own labels must be the ones it selects by.
-fn generated_selector(job: &At<'_>, errors: &mut Errors) {
-    let spec = job.get("spec");
-    if spec.get("manualSelector").is_true() || spec.get("selector").is_null() {
-        return;
-    }
-    let (name, uid) = (crate::object::name(job.value), crate::object::uid(job.value));
-    let template = spec.get("template");
-    let metadata = template.get("metadata");
-    let labels = metadata.get("labels");
-    let wanted = [
-        ("controller-uid", uid),
-        ("job-name", name),
-        ("batch.kubernetes.io/controller-uid", uid),
-        ("batch.kubernetes.io/job-name", name),
-    ];
-    for (key, value) in wanted {
-        let label = labels.key(key);
-        if label.is_null() {
-            errors.required(&label, &format!("must be '{value}'"));
-        } else if label.text() != value {
-            errors.invalid(&label.showing(labels.value), format!("must be '{value}'"));
-        }
-    }
-    let expected: Value =
-        wanted.iter().map(|(k, v)| (k.to_string(), Value::from(*v))).collect::<serde_json::Map<_, _>>().into();
-    let at = spec.get("selector");
-    if LabelSelector::from_object(at.value).is_ok_and(|s| !s.matches(&expected)) {
-        errors.invalid(&at, "`selector` not auto-generated");
-    }
-}
-
-fn job_selector(spec: &At<'_>, errors: &mut Errors) {
-    let at = spec.get("selector");
-    if at.is_null() {
-        return errors.required(&at, "");
-    }
-    errors.label_selector(&at);
-    let template = spec.get("template");
-    let metadata = template.get("metadata");
-    if LabelSelector::from_object(at.value).is_ok_and(|s| !s.matches(metadata.get("labels").value)) {
-        errors.invalid(&metadata.get("labels"), MISMATCH);
-    }
-}
-
-fn job(spec: &At<'_>, errors: &mut Errors) {
-    let fields = [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "backoffLimitPerIndex",
-        "maxFailedIndexes",
-    ];
-    errors.all_non_negative(spec, &fields);
-    let mode = spec.get("completionMode");
-    errors.one_of_if_set(&mode, &["NonIndexed", "Indexed"]);
-    if mode.text() == "Indexed" {
-        if spec.get("completions").is_null() {
-            errors.required(&spec.get("completions"), "when completion mode is Indexed");
-        }
-    } else if mode.is_null() || mode.text() == "NonIndexed" {
-        for field in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
-            if !spec.get(field).is_null() {
-                errors.invalid(&spec.get(field), "requires indexed completion mode");
-            }
-        }
-    }
-    errors.one_of_if_set(&spec.get("podReplacementPolicy"), &["Failed", "TerminatingOrFailed"]);
-    let template = spec.get("template");
-    pod::template(&template, errors);
-    let pod_spec = template.get("spec");
-    let restart = pod_spec.get("restartPolicy");
-    match restart.text() {
-        "Always" | "" => errors.required(&restart, "valid values: \"OnFailure\", \"Never\""),
-        "OnFailure" if !spec.get("podFailurePolicy").is_null() => {
-            errors.invalid(&restart, "only \"Never\" is supported when podFailurePolicy is specified");
-        }
-        "OnFailure" | "Never" => {}
-        _ => errors.not_supported(&restart, &["OnFailure", "Never"]),
-    }
-}
-
-fn job_update(spec: &At<'_>, before: &Value, errors: &mut Errors) {
-    let completions = spec.get("completions");
-    if spec.get("completionMode").text() != "Indexed" {
-        errors.immutable(&completions, &before["completions"]);
-    } else if completions.value != &before["completions"] && completions.value != spec.get("parallelism").value {
-        errors.invalid(&completions, "can only be modified in tandem with spec.parallelism");
-    }
-    errors.immutable(&spec.get("selector"), &before["selector"]);
-    // A suspended Job that never ran may still be told where to run.
-    if before["suspend"] == true {
-        let mut kept = before["template"].clone();
-        for field in ["affinity", "nodeSelector", "tolerations", "schedulingGates"] {
-            kept["spec"][field] = spec.value["template"]["spec"][field].clone();
-        }
-        for list in ["containers", "initContainers"] {
-            for (i, container) in kept["spec"][list].as_array_mut().into_iter().flatten().enumerate() {
-                container["resources"] = spec.value["template"]["spec"][list][i]["resources"].clone();
-            }
-        }
-        kept["metadata"] = spec.value["template"]["metadata"].clone();
-        if without_nulls(&kept) != without_nulls(&spec.value["template"]) {
-            errors.invalid(&spec.get("template"), "field is immutable");
-        }
-    } else {
-        errors.immutable(&spec.get("template"), &before["template"]);
-    }
-    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
-        errors.immutable(&spec.get(field), &before[field]);
-    }
-}
-
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v))).collect()
-        }
-        Value::Array(items) => items.iter().map(without_nulls).collect(),
-        scalar => scalar.clone(),
-    }
-}
-
-fn cron_job(spec: &At<'_>, errors: &mut Errors) {
-    let schedule = spec.get("schedule");
-    if schedule.text().is_empty() {
-        errors.required_by_declaration(&schedule);
-    } else {
-        // A zone in front is understood, and then refused by the next rule.
-        let zoned = schedule.text().starts_with("TZ=") || schedule.text().starts_with("CRON_TZ=");
-        let bare = if zoned { schedule.text().split_once(' ').map_or("", |(_, rest)| rest) } else { schedule.text() };
-        if let Err(fault) = cron_schedule(bare) {
-            errors.invalid(&schedule, fault);
-        }
-        if schedule.text().contains("TZ") {
-            errors.invalid(&schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
-        }
-    }
-    errors.non_negative(&spec.get("startingDeadlineSeconds"));
-    let zone = spec.get("timeZone");
-    if !zone.is_null() && !is_time_zone(zone.text()) {
-        let detail = match zone.text() {
-            "" => "timeZone must be nil or non-empty string".to_string(),
-            name => format!("unknown time zone {name}"),
-        };
-        errors.invalid(&zone, detail);
-    }
-    errors.one_of(&spec.get("concurrencyPolicy"), &["Allow", "Forbid", "Replace"]);
-    let template = spec.get("jobTemplate");
-    let inner = template.get("spec");
-    job(&inner, errors);
-    if !inner.get("selector").is_null() {
-        errors.invalid(&inner.get("selector"), "`selector` will be auto-generated");
-    }
-    if inner.get("manualSelector").is_true() {
-        let at = inner.get("manualSelector");
-        errors.0.push(crate::FieldError::not_supported(at.path(), at.value, &["nil", "false"]));
-    }
-    errors.non_negative(&spec.get("successfulJobsHistoryLimit"));
-    errors.non_negative(&spec.get("failedJobsHistoryLimit"));
-}
-
-/// Where no zone database is installed (a node's image has none) only the shape of the name can be judged.
-fn is_time_zone(name: &str) -> bool {
-    let part = |p: &str| (1..=14).contains(&p.len()) && !p.starts_with('-') && !p.starts_with('.');
-    let installed = jiff::tz::TimeZone::get("Europe/Berlin").is_ok();
-    name.split('/').all(part) && (!installed || jiff::tz::TimeZone::get(name).is_ok())
-}
-
-const MACROS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-
-/// Whether a schedule can be read; the words are those of upstream's parser.
-fn cron_schedule(schedule: &str) -> Result<(), String> {
-    let schedule = schedule.trim();
-    if schedule.starts_with('@') {
-        let known = MACROS.contains(&schedule) || schedule.starts_with("@every ");
-        return if known { Ok(()) } else { Err(format!("unrecognized descriptor: {schedule}")) };
-    }
-    let fields: Vec<&str> = schedule.split_whitespace().collect();
-    if fields.len() != 5 {
-        let list = fields.join(" ");
-        return Err(format!("expected exactly 5 fields, found {}: [{list}]", fields.len()));
-    }
-    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-    const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-    let bounds: [(u32, u32, &[&str], u32); 5] =
-        [(0, 59, &[], 0), (0, 23, &[], 0), (1, 31, &[], 0), (1, 12, &MONTHS, 1), (0, 6, &DAYS, 0)];
-    for (field, (low, high, words, first)) in fields.iter().zip(bounds) {
-        for part in field.split(',') {
-            cron_range(part, low, high, words, first)?;
-        }
-    }
-    Ok(())
-}
-
-fn cron_range(part: &str, low: u32, high: u32, words: &[&str], first: u32) -> Result<(), String> {
-    let number = |text: &str| {
-        let word = words.iter().position(|w| w.eq_ignore_ascii_case(text)).map(|i| i as u32 + first);
-        word.or_else(|| text.parse().ok())
-            .ok_or_else(|| format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"))
-    };
-    let (range, step) = part.split_once('/').map_or((part, None), |(r, s)| (r, Some(s)));
-    if let Some(step) = step
-        && number(step)? == 0
-    {
-        return Err(format!("step of range should be a positive number: {part}"));
-    }
-    if matches!(range, "*" | "?") {
-        return Ok(());
-    }
-    let (start, end) = match range.split_once('-') {
-        Some((start, end)) => (number(start)?, number(end)?),
-        None => (number(range)?, number(range)?),
-    };
-    if start < low {
-        return Err(format!("beginning of range ({start}) below minimum ({low}): {part}"));
-    }
-    if end > high {
-        return Err(format!("end of range ({end}) above maximum ({high}): {part}"));
-    }
-    if start > end {
-        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {part}"));
-    }
-    Ok(())
 }

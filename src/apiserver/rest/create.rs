@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::Response;
 use minik_api::registry::GroupVersionKind;
+use minik_api::structure::Structure;
 use minik_api::{Status, apply, convert, defaulting, object, strategy, validation};
 use minik_store::{Entry, Error, Write};
 use rand::Rng;
@@ -53,16 +54,18 @@ pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
     let kind = call.kind();
     let mut tree = decode::body(call, &kind, options.validation)?;
     decode::check_namespace(&mut tree, call.object_namespace())?;
+    let shares_labels = strategy::shares_labels(&call.served.row, &tree);
     default(&kind, &mut tree);
     if !call.served.row.is_stored() {
         return special::answer(core, call, tree).await;
     }
-    let outcome = insert(core, call, &options, tree, Track::Update).await?;
+    let outcome = insert(core, call, &options, NewObject { tree, shares_labels }, Track::Update).await?;
     Ok(respond(call, 201, outcome))
 }
 
 pub fn default(kind: &GroupVersionKind, tree: &mut Value) {
     defaulting::apply(&kind.group, &kind.version, &kind.kind, tree);
+    convert::renew_carriers(tree);
     special::note_times(kind, tree);
 }
 
@@ -71,6 +74,13 @@ pub fn default(kind: &GroupVersionKind, tree: &mut Value) {
 pub enum Track {
     Update,
     Done,
+}
+
+/// An object to be, decoded and defaulted.
+pub struct NewObject {
+    pub tree: Value,
+    /// Its labels are those of its template (`strategy::shares_labels`).
+    pub shares_labels: bool,
 }
 
 enum Failure {
@@ -87,14 +97,14 @@ impl From<Status> for Failure {
     }
 }
 
-/// Stores an object that is decoded and defaulted.
 pub async fn insert(
     core: &Arc<Core>,
     call: &Call,
     options: &WriteOptions,
-    mut tree: Value,
+    new: NewObject,
     track: Track,
 ) -> Result<Outcome, Status> {
+    let NewObject { mut tree, shares_labels } = new;
     // Before admission and the strategy: what the server adds belongs to nobody.
     if track == Track::Update {
         note(call, None, &mut tree, options, "");
@@ -106,7 +116,7 @@ pub async fn insert(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        match attempt(core, call, options, review.object.clone()).await {
+        match attempt(core, call, options, NewObject { tree: review.object.clone(), shares_labels }).await {
             Ok(outcome) => return Ok(outcome),
             Err(Failure::Refused(status)) => return Err(status),
             Err(Failure::Taken) if generated && attempts < ATTEMPTS_MAX => {}
@@ -138,10 +148,14 @@ fn subject(call: &Call, options: &WriteOptions, object: Value) -> Subject {
     }
 }
 
-async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, mut tree: Value) -> Result<Outcome, Failure> {
+async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, new: NewObject) -> Result<Outcome, Failure> {
+    let NewObject { mut tree, shares_labels } = new;
     let kind = call.served.row.kind();
     born(&mut tree);
     strategy::prepare_create(&call.served.row, &mut tree);
+    if shares_labels {
+        strategy::share_labels(&mut tree);
+    }
     special::born(call, &mut tree);
     // Upstream claims addresses and ports first, so what is taken is told before anything else.
     let mut writes = special::allocate(core, call, &mut tree, None, options.dry_run)?;
@@ -243,6 +257,14 @@ pub fn note(call: &Call, old: Option<&Value>, new: &mut Value, options: &WriteOp
             apply::track_update_of(old, new, custom.structure(), &write);
         }
     }
+}
+
+/// As `note`, of a `Scale`, which is its own type whatever it scales.
+pub fn note_scale(old: &Value, new: &mut Value, options: &WriteOptions) {
+    const API_VERSION: &str = "autoscaling/v1";
+    let (manager, now) = (&options.field_manager, now());
+    let write = apply::Write { manager, api_version: API_VERSION, subresource: "scale", now: &now, ignored: &[] };
+    apply::track_update_of(Some(old), new, Structure::of(API_VERSION, "Scale"), &write);
 }
 
 /// Fields of a custom resource that this write cannot change, so nobody comes to own them by it.

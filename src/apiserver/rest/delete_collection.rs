@@ -15,7 +15,7 @@ use minik_store::Entry;
 use crate::body::Body;
 use crate::call::Call;
 use crate::rest::delete::{self, DeleteOptions};
-use crate::rest::list;
+use crate::rest::{list, special};
 use crate::server::Core;
 use crate::stored;
 
@@ -24,6 +24,7 @@ const CONCURRENT_MAX: usize = 64;
 
 pub async fn delete_collection(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
     let options = DeleteOptions::of(call)?;
+    special::warn_of_deletion(call, options.says_what_follows());
     let page = list::select(core, call).await?;
     let deletions: Vec<_> = page.entries.iter().map(|entry| one(core, call, entry, &options)).collect();
     futures::stream::iter(deletions).buffer_unordered(CONCURRENT_MAX).try_collect::<Vec<()>>().await?;

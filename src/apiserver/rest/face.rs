@@ -6,7 +6,7 @@
 
 use minik_api::registry::Resource;
 use minik_api::selector::LabelSelector;
-use minik_api::{FieldError, Status, object, strategy};
+use minik_api::{FieldError, Status, apply, object, strategy};
 use serde_json::{Map, Value, json};
 
 use crate::call::{Call, now};
@@ -80,6 +80,18 @@ impl Face {
     /// What the client reads there.
     pub fn show(self, served: &Served, whole: &Value) -> Value {
         if self == Face::Scale { scale_of(served, whole) } else { whole.clone() }
+    }
+
+    /// What a write there starts from: as `show`, with who owns what.
+    pub fn show_owned(self, served: &Served, whole: &Value) -> Value {
+        let mut shown = self.show(served, whole);
+        if self == Face::Scale {
+            let managers = apply::managers_of_scale(whole, scale_paths(served).replicas);
+            if !managers.is_null() {
+                shown["metadata"]["managedFields"] = managers;
+            }
+        }
+        shown
     }
 
     /// The stored object after the client wrote `written` there.
@@ -235,7 +247,9 @@ fn scaled(served: &Served, old: &Value, scale: &Value) -> Result<Value, Status> 
         return Err(Status::invalid("autoscaling", "Scale", object::name(old), &[fault]));
     }
     let mut new = old.clone();
-    set(&mut new, scale_paths(served).replicas, replicas.into());
+    let path = scale_paths(served).replicas;
+    set(&mut new, path, replicas.into());
+    apply::take_managers_of_scale(&mut new, &served.row.api_version(), path, scale);
     strategy::prepare_update(&served.row, &mut new, old);
     Ok(new)
 }

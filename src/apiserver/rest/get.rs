@@ -63,7 +63,7 @@ pub async fn get(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status
             return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
         }
         let scale = Face::Scale.show(&call.served, &whole);
-        return Ok(reply::object(call, 200, &call.served, &scale));
+        return Ok(reply::scale(call, 200, &call.served, &scale));
     }
     Ok(reply::entry(call, 200, &call.served, &entry))
 }

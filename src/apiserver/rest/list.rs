@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, header};
-use minik_api::Status;
+use minik_api::{Resource, Status, convert};
 use minik_store::{Entry, Error, Range, Revision};
 use serde_json::{Value, json};
 
@@ -162,7 +162,7 @@ pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Statu
             let items = selected.entries.iter().map(|e| item(served, &e.value)).collect();
             Ok(joined(call, &served.row.list_kind, &served.row.api_version(), selected, items))
         }
-        Form::MetadataList if plain && !selected.entries.is_empty() => {
+        Form::MetadataList if plain && !selected.entries.is_empty() && !has_carriers(&served.row) => {
             let items = selected.entries.iter().map(|e| Item {
                 open: METADATA_ITEM,
                 rest: stored::metadata_of(e),
@@ -172,6 +172,11 @@ pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Statu
         }
         form => trees(call, selected, form),
     }
+}
+
+/// Stored metadata that is not shown as it is.
+fn has_carriers(row: &Resource) -> bool {
+    row.id().is_some() && convert::has_carriers(&row.api_version(), &row.kind)
 }
 
 fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>, Status> {
@@ -185,7 +190,8 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
         return Ok(reply::tree(&reply::json_only(accept), 200, &table));
     }
     let mut items = items;
-    if served.custom().is_none() {
+    // The metadata of an object is told by its type.
+    if served.custom().is_none() && form != Form::MetadataList {
         items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| {
             item.remove("kind");
             item.remove("apiVersion");

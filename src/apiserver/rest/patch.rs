@@ -11,13 +11,13 @@ use minik_api::patch::{json, merge, strategic};
 use minik_api::registry::GroupVersionKind;
 use minik_api::schema::Type;
 use minik_api::structure::Structure;
-use minik_api::{FieldError, Status, apply, decode, object};
+use minik_api::{FieldError, Status, apply, decode, object, strategy};
 use serde_json::Value;
 
 use crate::body::Body;
 use crate::call::{Call, FieldValidation, WriteOptions, now};
 use crate::decode::unsupported;
-use crate::rest::create::{self, Track, default, respond};
+use crate::rest::create::{self, NewObject, Track, default, respond};
 use crate::rest::face::Face;
 use crate::rest::update::{Change, shown};
 use crate::server::Core;
@@ -170,7 +170,9 @@ async fn apply_patch(core: &Arc<Core>, call: &Call, options: &WriteOptions) -> R
                 );
                 return Err(Status::conflict(&call.served.row.qualified(), &call.info.name, &why));
             }
-            let outcome = create::insert(core, call, options, merged(None)?, Track::Done).await?;
+            let shares_labels = strategy::shares_labels(&call.served.row, &applied);
+            let new = NewObject { tree: merged(None)?, shares_labels };
+            let outcome = create::insert(core, call, options, new, Track::Done).await?;
             Ok(respond(call, 201, outcome))
         }
         outcome => Ok(shown(call, face, 200, outcome?)),

@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::call::{Call, WriteOptions, now};
 use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
-use crate::rest::create::{self, Outcome, Track, default, note, respond, store_failure, to_stored};
+use crate::rest::create::{self, NewObject, Outcome, Track, default, note, respond, store_failure, to_stored};
 use crate::rest::face::Face;
 use crate::rest::special;
 use crate::server::Core;
@@ -47,7 +47,8 @@ pub async fn update(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
             if !object::uid(&tree).is_empty() || !object::resource_version(&tree).is_empty() {
                 return Err(status);
             }
-            let outcome = create::insert(core, call, &options, tree, Track::Update).await?;
+            let new = NewObject { tree, shares_labels: false };
+            let outcome = create::insert(core, call, &options, new, Track::Update).await?;
             Ok(respond(call, 201, outcome))
         }
         outcome => Ok(shown(call, face, 200, outcome?)),
@@ -74,7 +75,7 @@ pub fn shown(call: &Call, face: Face, code: u16, outcome: Outcome) -> Response<B
         Outcome::Stored(entry) => reply::served_tree(&call.served, &entry),
         Outcome::Shown(tree) => tree,
     };
-    reply::object(call, code, &call.served, &face.show(&call.served, &whole))
+    reply::scale(call, code, &call.served, &face.show(&call.served, &whole))
 }
 
 /// One change of an existing object.
@@ -108,20 +109,20 @@ impl Change<'_> {
         let entry = core.store.get(&key).ok_or_else(|| call.not_found())?;
         let entry = conversion::entry(core.objects.as_ref(), &call.served, entry).await?;
         let old = Arc::new(reply::served_tree(&call.served, &entry));
-        let shown = self.face.show(&call.served, &old);
+        let shown = self.face.show_owned(&call.served, &old);
         let mut written = (self.rewrite)(&shown)?;
         check_version(call, &written, &old)?;
         // Before admission: what admission adds belongs to nobody.
-        if self.track == Track::Update && self.face == Face::Whole {
-            note(call, Some(&old), &mut written, self.options, "");
+        match (self.track, self.face) {
+            (Track::Update, Face::Whole) => note(call, Some(&old), &mut written, self.options, ""),
+            (Track::Update, Face::Scale) => create::note_scale(&shown, &mut written, self.options),
+            _ => {}
         }
         let mut review = admit::review(call, self.subject(call, written, &Arc::new(shown)));
         admit::mutate(core, call, &mut review).await?;
         let mut new = self.face.merge(&call.served, &old, std::mem::take(&mut review.object))?;
         keep_identity(&mut new, &old);
-        // Upstream knows no fields of a custom resource's scale.
-        let unknown = self.face == Face::Scale && call.served.custom().is_some();
-        if self.track == Track::Update && self.face != Face::Whole && !unknown {
+        if self.track == Track::Update && !matches!(self.face, Face::Whole | Face::Scale) {
             note(call, Some(&old), &mut new, self.options, self.face.subresource());
         }
         if self.face == Face::Status {

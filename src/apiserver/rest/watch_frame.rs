@@ -5,8 +5,8 @@
 //! Never: decides what is an event.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use minik_api::Status;
 use minik_api::wire::protobuf;
+use minik_api::{Status, convert};
 use serde_json::{Value, json};
 
 use crate::catalog::Served;
@@ -97,16 +97,15 @@ impl Frames {
         revision: minik_store::Revision,
         initial_end: bool,
     ) {
-        let mut metadata = json!({"resourceVersion": revision.to_string()});
-        if initial_end {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
         // In a table it is a row like any other, of an object that has nothing but this metadata.
         let row = &served.row;
-        let mut tree = served.built_in().map_or_else(|| json!({}), minik_api::decode::zero_object);
+        let mut tree = served.built_in().map_or_else(|| json!({}), convert::zero_object);
         tree["kind"] = row.kind.as_ref().into();
         tree["apiVersion"] = row.api_version().into();
-        tree["metadata"] = metadata;
+        tree["metadata"]["resourceVersion"] = revision.to_string().into();
+        if initial_end {
+            tree["metadata"]["annotations"]["k8s.io/initial-events-end"] = "true".into();
+        }
         self.tree(out, served, "BOOKMARK", &tree);
     }
 
