@@ -57,6 +57,13 @@ fn members(out: &mut String, of: Type, fields: &Map<String, Value>, style: Of, f
             continue;
         }
         let value = fields.get(field.name());
+        // Internal types embed the metadata, which has names for JSON.
+        if let (Of::Internal, "metadata", Form::Object(metadata)) = (style, field.name(), field.form()) {
+            if let Some(inlined) = value.and_then(Value::as_object) {
+                members(out, metadata, inlined, Of::Version, first);
+            }
+            continue;
+        }
         if value.is_none() && style == Of::Version {
             continue;
         }
@@ -76,8 +83,13 @@ fn members(out: &mut String, of: Type, fields: &Map<String, Value>, style: Of, f
     }
 }
 
-/// The name in Go of a field that does not begin with an abbreviation.
+/// The name in Go of a field.
 fn go_name(json_name: &str) -> String {
+    for (start, abbreviation) in [("uid", "UID"), ("api", "API")] {
+        if let Some(rest) = json_name.strip_prefix(start) {
+            return format!("{abbreviation}{rest}");
+        }
+    }
     let mut letters = json_name.chars();
     letters.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }

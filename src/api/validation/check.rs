@@ -158,6 +158,13 @@ impl Errors {
     pub fn duplicate(&mut self, at: &At<'_>) {
         self.0.push(FieldError::duplicate(at.path(), at.value));
     }
+    /// As `invalid_shown`, of a value that is there already.
+    pub fn duplicate_shown(&mut self, at: &At<'_>, shown: String) {
+        self.duplicate(at);
+        if let Some(last) = self.0.last_mut() {
+            last.value = Some(shown);
+        }
+    }
     pub fn not_found(&mut self, at: &At<'_>) {
         self.0.push(FieldError::not_found(at.path(), at.value));
     }

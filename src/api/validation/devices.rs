@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::check::{At, Errors};
 use super::scheduling;
-use crate::names;
+use crate::schema::Type;
+use crate::{go_json, names};
 
 const REQUESTS_MAX: usize = 32;
 const SELECTORS_MAX: usize = 32;
@@ -41,7 +42,10 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         "ResourceClaim" => errors.immutable_unshown(&spec, &old["spec"]),
         "ResourceClaimTemplate" => {
             create(kind, object, errors);
-            errors.immutable(&spec, &old["spec"]);
+            if spec.value != &old["spec"] {
+                let shown = go_json::internal(resource("ResourceClaimTemplateSpec"), spec.value);
+                errors.invalid_shown(&spec, shown, "field is immutable");
+            }
         }
         "ResourceSlice" => {
             create(kind, object, errors);
@@ -52,6 +56,10 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
         }
         _ => create(kind, object, errors),
     }
+}
+
+fn resource(kind: &str) -> Type {
+    Type::named(&format!("io.k8s.api.resource.v1.{kind}")).expect("a built-in type")
 }
 
 fn at_most(list: &At<'_>, max: usize, errors: &mut Errors) {
@@ -115,7 +123,7 @@ fn claim(devices: &At<'_>, errors: &mut Errors) {
         request(&one, errors);
         let name = one.get("name").text();
         if requests.items().take(i).any(|other| other.get("name").text() == name) && !name.is_empty() {
-            errors.duplicate(&one);
+            errors.duplicate_shown(&one, go_json::versioned(resource("DeviceRequest"), one.value));
         }
         known.insert(name.to_string());
         let parts = one.get("firstAvailable");
@@ -171,7 +179,7 @@ fn request(request: &At<'_>, errors: &mut Errors) {
                 errors.label(&part.get("name"));
                 wanted(&part, errors);
                 if first.items().take(i).any(|other| other.get("name").value == part.get("name").value) {
-                    errors.duplicate(&part);
+                    errors.duplicate_shown(&part, go_json::versioned(resource("DeviceSubRequest"), part.value));
                 }
             }
         }

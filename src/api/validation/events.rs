@@ -7,6 +7,8 @@
 use serde_json::{Value, json};
 
 use super::check::{At, Errors};
+use crate::go_json;
+use crate::schema::Type;
 
 const TEXT_MAX: usize = 128;
 const NOTE_MAX: usize = 1024;
@@ -63,22 +65,16 @@ pub fn update_newer(_kind: &str, object: &At<'_>, old: &Value, errors: &mut Erro
     let fields = [("regarding", "involvedObject"), ("note", "message"), ("related", "related")].into_iter();
     for (field, named) in fields.chain(same.map(|field| (field, field))).chain(DEPRECATED) {
         if object.get(field).value != &old[field] {
-            let shown = shown(field, object.get(field).value);
-            errors.invalid(&object.get(named).showing(&shown), "field is immutable");
+            let (at, value) = (object.get(named), object.get(field).value);
+            match field {
+                "regarding" | "related" if !value.is_null() => {
+                    let of = Type::named("io.k8s.api.core.v1.ObjectReference").expect("a built-in type");
+                    errors.invalid_shown(&at, go_json::internal(of, value), "field is immutable");
+                }
+                _ => errors.invalid(&at.showing(value), "field is immutable"),
+            }
         }
     }
-}
-
-/// A reference as upstream's own struct prints it.
-fn shown(field: &str, value: &Value) -> Value {
-    if !matches!(field, "regarding" | "related") || value.is_null() {
-        return value.clone();
-    }
-    let text = |name: &str| value[name].as_str().unwrap_or_default().to_string();
-    json!({
-        "Kind": text("kind"), "Namespace": text("namespace"), "Name": text("name"), "UID": text("uid"),
-        "APIVersion": text("apiVersion"), "ResourceVersion": text("resourceVersion"), "FieldPath": text("fieldPath"),
-    })
 }
 
 /// An event without an `eventTime` is one of the older sort, whatever the group.

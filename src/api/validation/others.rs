@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::check::{At, Errors};
 use super::definition;
-use crate::names;
+use crate::schema::Type;
+use crate::{go_json, names};
 
 pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
     let spec = object.get("spec");
@@ -66,12 +67,8 @@ fn for_nodes(scheduling: &At<'_>, errors: &mut Errors) {
     super::scheduling::tolerations(&tolerations, errors);
     for (i, toleration) in tolerations.items().enumerate() {
         if tolerations.items().take(i).any(|other| other.value == toleration.value) {
-            let text = |field: &str| toleration.get(field).text().to_string();
-            let shown = serde_json::json!({
-                "Key": text("key"), "Operator": text("operator"), "Value": text("value"), "Effect": text("effect"),
-                "TolerationSeconds": toleration.value["tolerationSeconds"],
-            });
-            errors.duplicate(&toleration.showing(&shown));
+            let of = Type::named("io.k8s.api.core.v1.Toleration").expect("a built-in type");
+            errors.duplicate_shown(&toleration, go_json::internal(of, toleration.value));
         }
     }
 }
