@@ -11,7 +11,7 @@ use super::pod_certificates;
 use crate::names;
 
 /// All annotations of an object together.
-const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
+pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 const MANAGER_BYTES_MAX: usize = 128;
 
 /// What a name must look like.

@@ -32,6 +32,7 @@ mod volumes;
 mod workloads;
 
 pub use definition::schemas;
+pub(crate) use metadata::ANNOTATIONS_BYTES_MAX;
 pub use pod_certificates::outcome as certificate_outcome;
 
 use serde_json::Value;
