@@ -116,7 +116,7 @@ impl ApiServer {
         core.security.authorizers.catch_up(core.objects.as_ref());
         definitions::start(&core);
         aggregation::start(&core);
-        fairness::start(&core);
+        fairness::start(&core).await;
         expiry::start(&core);
         Ok(Arc::new(ApiServer { core, tls }))
     }
