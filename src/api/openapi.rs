@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 
 pub use custom::{CustomKind, add_custom, custom_document, custom_hash};
 pub use paths::{Body, Paths};
-pub use protobuf::protobuf_v2;
+pub use protobuf::{protobuf_v2, protobuf_v3};
 pub use schemas::Schemas;
 pub use v2::document_v2;
 

@@ -34,6 +34,7 @@ mod workload_status;
 mod workloads;
 
 pub use definition::schemas;
+pub(crate) use metadata::ANNOTATIONS_BYTES_MAX;
 pub use pod_certificates::outcome as certificate_outcome;
 
 use serde_json::Value;
@@ -41,7 +42,7 @@ use serde_json::Value;
 use crate::FieldError;
 use crate::registry;
 use check::{At, Errors};
-use metadata::{FinalizerRule, NameRule};
+use metadata::{FinalizerRule, Layers, NameRule};
 
 /// What names of a kind must look like.
 fn name_rule(group: &str, kind: &str) -> NameRule<'static> {
@@ -50,7 +51,7 @@ fn name_rule(group: &str, kind: &str) -> NameRule<'static> {
         "Event" if group.is_empty() => NameRule::Free,
         "Namespace" | "Service" | "StatefulSet" => NameRule::Label,
         "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "PodDisruptionBudget" => NameRule::PathSegment,
-        "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
+        "Binding" | "Eviction" | "Scale" => NameRule::Free,
         "CertificateSigningRequest" => NameRule::Free,
         "IPAddress" => NameRule::Address,
         _ => NameRule::Subdomain,
@@ -82,9 +83,10 @@ fn is_stored(group: &str, version: &str, kind: &str) -> bool {
 pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(object), Errors::default());
     if is_stored(group, version, kind) {
-        let of_definition = definition::name(object);
+        let (of_definition, of_service) = (definition::name(object), others::api_service_name(object));
         let rule = match kind {
             "CustomResourceDefinition" => NameRule::Definition(&of_definition),
+            "APIService" => NameRule::ApiService(&of_service),
             "ClusterTrustBundle" => NameRule::TrustBundle(object["spec"]["signerName"].as_str().unwrap_or("")),
             _ => name_rule(group, kind),
         };
@@ -114,7 +116,14 @@ pub fn service_addressing(service: &Value) -> Vec<FieldError> {
 pub fn update(group: &str, version: &str, kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(new), Errors::default());
     if is_stored(group, version, kind) {
-        metadata::update(&at, old, finalizer_rule(group), &mut errors);
+        match kind {
+            "CustomResourceDefinition" => metadata::update_by_layers(&at, old, Layers::Two, &mut errors),
+            "APIService" => {
+                let name = others::api_service_name(new);
+                metadata::update_by_layers(&at, old, Layers::Three(NameRule::ApiService(&name)), &mut errors);
+            }
+            _ => metadata::update(&at, old, finalizer_rule(group), &mut errors),
+        }
     }
     by_group(group, kind, &at, Some(old), &mut errors);
     told(group, errors)
@@ -125,7 +134,7 @@ pub fn custom(new: &Value, old: Option<&Value>, namespaced: bool) -> Vec<FieldEr
     let (at, mut errors) = (At::root(new), Errors::default());
     match old {
         None => metadata::create(&at, NameRule::Subdomain, FinalizerRule::Any, namespaced, &mut errors),
-        Some(old) => metadata::update(&at, old, FinalizerRule::Any, &mut errors),
+        Some(old) => metadata::update_by_layers(&at, old, Layers::Two, &mut errors),
     }
     errors.into_list()
 }
@@ -175,7 +184,10 @@ pub fn update_subresource(
     if !is_stored(group, version, kind) {
         return errors.into_list();
     }
-    metadata::update(&at, old, finalizer_rule(group), &mut errors);
+    match kind {
+        "CustomResourceDefinition" | "APIService" => metadata::update_by_layers(&at, old, Layers::Two, &mut errors),
+        _ => metadata::update(&at, old, finalizer_rule(group), &mut errors),
+    }
     match (kind, subresource) {
         ("Node", "status") => core::update(kind, &at, old, &mut errors),
         ("CertificateSigningRequest", "status" | "approval") => {
