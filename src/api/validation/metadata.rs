@@ -141,7 +141,7 @@ fn owners(at: &At<'_>, errors: &mut Errors) {
 /// Finalizers that need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
 
-pub fn finalizers(at: &At<'_>, errors: &mut Errors) {
+fn finalizers(at: &At<'_>, errors: &mut Errors) {
     let mut has = [false; 2];
     for finalizer in at.items() {
         errors.faults(&at.showing(finalizer.value), names::qualified_name(finalizer.text()));
@@ -184,6 +184,9 @@ pub fn update(object: &At<'_>, old: &Value, finalizer: FinalizerRule, errors: &m
     let metadata = object.get("metadata");
     let before = &old["metadata"];
     let list = metadata.get("finalizers");
+    // What holds for a new object comes first, then what may not change, then what only some kinds ask for.
+    common(&metadata, errors);
+    finalizers(&list, errors);
     if !before["deletionTimestamp"].is_null() {
         let known = before["finalizers"].as_array().map_or(&[][..], Vec::as_slice);
         let added: Vec<&str> = list.items().filter(|f| !known.contains(f.value)).map(|f| f.text()).collect();
@@ -207,6 +210,5 @@ pub fn update(object: &At<'_>, old: &Value, finalizer: FinalizerRule, errors: &m
     for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         errors.immutable(&metadata.get(field), &before[field]);
     }
-    common(&metadata, errors);
     standard_finalizers(&list, finalizer, errors);
 }
