@@ -148,7 +148,7 @@ fn owners(at: &At<'_>, errors: &mut Errors) {
 /// Finalizers that need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
 
-pub fn finalizers(at: &At<'_>, errors: &mut Errors) {
+fn finalizers(at: &At<'_>, errors: &mut Errors) {
     let mut has = [false; 2];
     for finalizer in at.items() {
         errors.faults(&at.showing(finalizer.value), names::qualified_name(finalizer.text()));
@@ -189,8 +189,10 @@ fn managed_fields(at: &At<'_>, errors: &mut Errors) {
 
 pub fn update(object: &At<'_>, old: &Value, finalizer: FinalizerRule, errors: &mut Errors) {
     let metadata = object.get("metadata");
-    changed(&metadata, &old["metadata"], errors);
+    // What holds for a new object comes first, then what may not change, then what only some kinds ask for.
     common(&metadata, errors);
+    finalizers(&metadata.get("finalizers"), errors);
+    changed(&metadata, &old["metadata"], errors);
     standard_finalizers(&metadata.get("finalizers"), finalizer, errors);
 }
 

@@ -191,7 +191,7 @@ impl Change<'_> {
         mut writes: Vec<Write>,
     ) -> Result<Try, Status> {
         create::settle(&call.served, &mut new);
-        if new == *old {
+        if new == *old && !special::is_written_anew(&call.served, entry) {
             return Ok(Try::Done(Outcome::Stored(entry.clone())));
         }
         let vanishes = completes_deletion(&new, old) && special::may_vanish(call, &new);
