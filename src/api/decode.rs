@@ -236,8 +236,11 @@ impl State {
 
     /// `found` as Go words it: `string`, `number 1.5`, `object`; `wanted` is a Go type.
     fn type_error(&self, found: &str, wanted: &str) -> String {
-        let fields: Vec<&str> =
-            self.steps.iter().filter_map(|s| if let Step::Field(_, name) = s { Some(*name) } else { None }).collect();
+        // Go names the structs whose fields stand in another's place, too.
+        let named = |(of, name): (Type, &'static str)| [of.embedding(name), vec![name]].concat();
+        let fields =
+            self.steps.iter().filter_map(|s| if let Step::Field(of, name) = s { Some((*of, *name)) } else { None });
+        let fields: Vec<&str> = fields.flat_map(named).collect();
         let owner = self.steps.iter().rev().find_map(|s| if let Step::Field(t, _) = s { Some(t.name()) } else { None });
         match owner {
             Some(owner) => {

@@ -7,6 +7,9 @@
 use serde_json::{Map, Value};
 
 use crate::schema::{Field, Form, Shape, Type};
+use crate::unified_diff;
+
+const META: &str = "k8s.io/apimachinery/pkg/apis/meta/v1";
 
 /// Which of Go's types stands for the value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,11 @@ pub fn internal(of: Type, value: &Value) -> String {
     out
 }
 
+/// What differs between two values of such a type, as a message tells it.
+pub fn difference(of: Type, old: &Value, new: &Value) -> String {
+    unified_diff::unified(&indented(&internal(of, old)), &indented(&internal(of, new)))
+}
+
 /// A label selector as a message shows it.
 pub fn selector(value: &Value) -> String {
     versioned(Type::meta("LabelSelector").expect("a built-in type"), value)
@@ -43,6 +51,8 @@ fn string(out: &mut String, text: &str) {
 }
 
 fn object(out: &mut String, of: Type, value: &Value, style: Of) {
+    // Label selectors and their like are the same types everywhere.
+    let style = if of.package() == META { Of::Version } else { style };
     let Some(fields) = value.as_object() else { return out.push_str(&value.to_string()) };
     out.push('{');
     let mut first = true;
@@ -72,7 +82,7 @@ fn members(out: &mut String, of: Type, fields: &Map<String, Value>, style: Of, f
         }
         match style {
             Of::Version => string(out, field.name()),
-            Of::Internal => string(out, &go_name(field.name())),
+            Of::Internal => string(out, &field.go_name()),
         }
         out.push(':');
         match value.filter(|v| !v.is_null()) {
@@ -81,17 +91,6 @@ fn members(out: &mut String, of: Type, fields: &Map<String, Value>, style: Of, f
             None => out.push_str("null"),
         }
     }
-}
-
-/// The name in Go of a field.
-fn go_name(json_name: &str) -> String {
-    for (start, abbreviation) in [("uid", "UID"), ("api", "API")] {
-        if let Some(rest) = json_name.strip_prefix(start) {
-            return format!("{abbreviation}{rest}");
-        }
-    }
-    let mut letters = json_name.chars();
-    letters.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }
 
 fn shape(out: &mut String, shape_of: Shape, value: &Value, style: Of) {
@@ -138,6 +137,52 @@ fn zero(out: &mut String, field: Field) {
     out.push_str(text);
 }
 
+/// Compact JSON with a line for each value, one space further in for each level.
+fn indented(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() * 2);
+    let (mut depth, mut quoted, mut escaped) = (0, false, false);
+    let mut letters = json.chars().peekable();
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n(' ', depth));
+    };
+    while let Some(letter) = letters.next() {
+        if quoted {
+            out.push(letter);
+            quoted = escaped || letter != '"';
+            escaped = !escaped && letter == '\\';
+            continue;
+        }
+        match letter {
+            '{' | '[' => {
+                out.push(letter);
+                match letters.next_if(|next| matches!(next, '}' | ']')) {
+                    Some(end) => out.push(end),
+                    None => {
+                        depth += 1;
+                        line(&mut out, depth);
+                    }
+                }
+            }
+            '}' | ']' => {
+                depth -= 1;
+                line(&mut out, depth);
+                out.push(letter);
+            }
+            ',' => {
+                out.push(letter);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            letter => {
+                quoted = letter == '"';
+                out.push(letter);
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -161,6 +206,20 @@ mod tests {
         assert_eq!(
             internal(of, &value),
             r#"{"Rules":[{"Action":"FailJob","OnExitCodes":{"ContainerName":null,"Operator":"In","Values":null},"OnPodConditions":null}]}"#
+        );
+    }
+
+    #[test]
+    fn a_difference_has_a_line_for_each_field() {
+        let of = Type::named("io.k8s.api.core.v1.PersistentVolumeClaimSpec").expect("a built-in type");
+        let selector = json!({"matchLabels": {"a": "b:\"{"}});
+        let (old, new) = (json!({"selector": selector, "volumeName": "v"}), json!({"selector": selector}));
+        let told = "@@ -9,7 +9,7 @@\n   \"Limits\": null,\n   \"Requests\": null\n  },\n- \"VolumeName\": \"v\",\n\
+            + \"VolumeName\": \"\",\n  \"StorageClassName\": null,\n  \"VolumeMode\": null,\n  \"DataSource\": null,\n";
+        assert_eq!(difference(of, &old, &new), told);
+        assert_eq!(
+            indented(r#"{"a":{"b":"\\"},"c":[],"d":[1]}"#),
+            "{\n \"a\": {\n  \"b\": \"\\\\\"\n },\n \"c\": [],\n \"d\": [\n  1\n ]\n}"
         );
     }
 }

@@ -30,6 +30,7 @@ pub mod strategy;
 pub mod structure;
 pub mod table;
 pub mod taints;
+mod unified_diff;
 pub mod validation;
 pub mod volume_binding;
 pub mod wire;

@@ -93,6 +93,22 @@ pub fn caseless_dns1123_subdomain(value: &str) -> Faults {
     })
 }
 
+/// As `dns1123_subdomain`, with underscores: where DNS is asked.
+pub fn underscored_dns1123_subdomain(value: &str) -> Faults {
+    let is_label = |label: &str| {
+        let label = label.strip_prefix('_').unwrap_or(label);
+        is_label(&label.replace('_', "-")) && !label.starts_with('_') && !label.ends_with('_')
+    };
+    shaped(value, SUBDOMAIN_MAX, max_characters(SUBDOMAIN_MAX), value.split('.').all(is_label), || {
+        let label = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+        regex_fault(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+            &format!("{label}(\\.{label})*"),
+            &["example.com"],
+        )
+    })
+}
+
 pub fn wildcard_dns1123_subdomain(value: &str) -> Faults {
     let fits = value.strip_prefix("*.").is_some_and(is_subdomain);
     shaped(value, SUBDOMAIN_MAX, max_characters(SUBDOMAIN_MAX), fits, || {

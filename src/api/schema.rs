@@ -7,6 +7,7 @@
 
 mod parse;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -108,6 +109,7 @@ struct Extra {
     granular: bool,
     patch_strategy: &'static str,
     patch_merge_key: &'static str,
+    go_name: &'static str,
     enumeration: &'static str,
     format: &'static str,
     default: &'static str,
@@ -224,6 +226,15 @@ impl Type {
     pub fn position(self, name: &str) -> Option<usize> {
         self.row().by_name.binary_search_by(|f| f.name().cmp(name)).ok()
     }
+    /// The names of the inlined types through which a field of that name came to be one of this type.
+    pub fn embedding(self, field: &str) -> Vec<&'static str> {
+        if self.own_fields().any(|f| !f.is_inline() && f.name() == field) {
+            return Vec::new();
+        }
+        let mut inlined = self.own_fields().filter(|f| f.is_inline()).filter_map(|f| f.shape().object());
+        let Some(through) = inlined.find(|of| of.field(field).is_some()) else { return Vec::new() };
+        [vec![through.name()], through.embedding(field)].concat()
+    }
     /// All fields as JSON has them, inlined ones included, sorted by name.
     pub fn fields(self) -> &'static [Field] {
         &self.row().by_name
@@ -339,6 +350,15 @@ impl Field {
     /// The key by which a strategic merge patch tells list elements apart; empty for lists of scalars.
     pub fn patch_merge_key(self) -> &'static str {
         self.extra().patch_merge_key
+    }
+    /// `APIVersion`
+    pub fn go_name(self) -> Cow<'static, str> {
+        let (said, name) = (self.extra().go_name, self.name());
+        if !said.is_empty() {
+            return said.into();
+        }
+        let (first, rest) = name.split_at(name.len().min(1));
+        (first.to_ascii_uppercase() + rest).into()
     }
     /// The values allowed (in OpenAPI; validation has messages of its own).
     pub fn enumeration(self) -> impl Iterator<Item = &'static str> {

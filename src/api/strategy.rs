@@ -87,7 +87,7 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         }
         "PersistentVolumeClaim" => {
             set(object, "status", Some(json!({"phase": "Pending"})));
-            pair_data_sources(object);
+            data_sources(object, None);
         }
         "PersistentVolume" => {
             let born = &object["metadata"]["creationTimestamp"];
@@ -152,6 +152,7 @@ pub fn prepare_update(resource: &Resource, new: &mut Value, old: &Value) {
                 let changed = new["spec"]["template"] != old["spec"]["template"];
                 set_template_generation(new, template_generation(old) + i64::from(changed));
             }
+            "PersistentVolumeClaim" => data_sources(new, Some(old)),
             "Service" => service_update(new, old),
             "CustomResourceDefinition" => note_stored_version(new),
             "Node" if new["spec"].is_null() => set(new, "spec", Some(json!({}))),
@@ -223,6 +224,27 @@ pub fn note_phase(resource: &Resource, new: &mut Value, old: &Value, now: &str) 
     if resource.id().is_some() && resource.kind == "PersistentVolume" && moved {
         new["status"][SINCE] = now.into();
     }
+}
+
+/// What a claim is filled from. Sources that nobody may name are dropped without a word, as they were when there was
+/// only the older way to name one, unless the claim has a source already.
+fn data_sources(claim: &mut Value, old: Option<&Value>) {
+    let had = |field: &str| old.is_some_and(|old| old["spec"][field].is_object());
+    let spec = inside(claim, "spec");
+    // Other namespaces are an alpha feature of upstream's.
+    let elsewhere = spec.get("dataSourceRef").is_some_and(|source| !text(source, "namespace").is_empty());
+    if elsewhere && !had("dataSourceRef") {
+        spec.remove("dataSourceRef");
+    }
+    let is_known = spec.get("dataSource").is_some_and(|source| {
+        let named = (text(source, "apiGroup"), text(source, "kind"));
+        matches!(named, ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+    });
+    let newer = spec.get("dataSourceRef").is_some_and(Value::is_object);
+    if !is_known && !newer && !had("dataSource") && !had("dataSourceRef") {
+        spec.remove("dataSource");
+    }
+    pair_data_sources(claim);
 }
 
 /// The older and the newer way to name what a claim is filled from say the same, except for other namespaces, which

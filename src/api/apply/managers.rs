@@ -116,6 +116,15 @@ pub fn write(object: &mut Value, mut entries: Vec<Entry>) {
     }
 }
 
+/// The entries that were there, as they were.
+pub fn keep(object: &mut Value, old: Option<&Value>) {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    match old.and_then(|old| old["metadata"].get("managedFields")) {
+        Some(entries) => metadata.insert("managedFields".into(), entries.clone()),
+        None => metadata.remove("managedFields"),
+    };
+}
+
 /// Folds the oldest update entries of a version into one when there are too many.
 pub fn fold(entries: Vec<Entry>) -> Vec<Entry> {
     let (mut updaters, mut kept): (Vec<Entry>, Vec<Entry>) =

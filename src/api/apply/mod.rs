@@ -101,7 +101,7 @@ pub fn apply_to(
     let bare = live.map_or_else(|| empty.clone(), without_managed_fields);
     if entries.is_empty() && live.is_some() {
         let before = Write { manager: BEFORE_FIRST_APPLY, ..*write };
-        entries = record(&empty, &bare, entries, structure, &before);
+        entries = record(walk::compare(structure, &empty, &bare), entries, &before);
         entries.iter_mut().for_each(|e| e.time = Some(write.now.into()));
     }
     let applier = Applier { structure, write, live: &bare };
@@ -327,15 +327,9 @@ fn conflict_status(conflicts: &[Conflict]) -> Status {
     Status { details: Some(details), ..Status::new(409, "Conflict", message) }
 }
 
-/// Entries after `new` replaced `old`: the writer owns what changed, and who owned it before does not any more.
-fn record(
-    old: &Value,
-    new: &Value,
-    mut entries: Vec<Entry>,
-    structure: Structure<'_>,
-    write: &Write<'_>,
-) -> Vec<Entry> {
-    let walk::Comparison { added, modified, removed } = walk::compare(structure, old, new).without(write.ignored);
+/// Entries after such a change: the writer owns what changed, and who owned it before does not any more.
+fn record(change: walk::Comparison, mut entries: Vec<Entry>, write: &Write<'_>) -> Vec<Entry> {
+    let walk::Comparison { added, modified, removed, .. } = change.without(write.ignored);
     let mut fields = modified;
     fields.absorb_all(added);
     for entry in &mut entries {
@@ -404,6 +398,10 @@ pub fn track_update_of(old: Option<&Value>, new: &mut Value, structure: Structur
         return;
     }
     let before = old.map_or_else(|| empty_object(structure), without_managed_fields);
-    let entries = managers::fold(record(&before, new, entries, structure, write));
-    managers::write(new, entries);
+    let change = walk::compare(structure, &before, new);
+    if change.keyless {
+        // Nobody can own what has no name, so that such a write leaves everybody as they were.
+        return managers::keep(new, old);
+    }
+    managers::write(new, managers::fold(record(change, entries, write)));
 }

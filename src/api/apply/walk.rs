@@ -39,10 +39,23 @@ fn element_edge(structure: Structure<'_>, elements: &Elements<'_>, item: &Value)
 
 /// Elements by edge; one without its key is known by its place, one seen before is skipped.
 fn edges<'v>(structure: Structure<'_>, elements: &Elements<'_>, items: &'v [Value]) -> Vec<(String, &'v Value)> {
+    edges_noting(structure, elements, items, &mut false)
+}
+
+/// As `edges`, telling whether an element lacks its key.
+fn edges_noting<'v>(
+    structure: Structure<'_>,
+    elements: &Elements<'_>,
+    items: &'v [Value],
+    keyless: &mut bool,
+) -> Vec<(String, &'v Value)> {
     let mut all: Vec<(String, &Value)> = Vec::with_capacity(items.len());
     let mut seen = std::collections::HashSet::new();
     for (i, item) in items.iter().enumerate() {
-        let edge = element_edge(structure, elements, item).unwrap_or_else(|_| index_edge(i));
+        let edge = element_edge(structure, elements, item).unwrap_or_else(|_| {
+            *keyless = true;
+            index_edge(i)
+        });
         if seen.insert(edge.clone()) {
             all.push((edge, item));
         }
@@ -187,6 +200,8 @@ pub struct Comparison {
     pub added: Set,
     pub modified: Set,
     pub removed: Set,
+    /// Where they differ, an element of a keyed list lacks its key.
+    pub keyless: bool,
 }
 
 impl Comparison {
@@ -252,22 +267,22 @@ fn diff_child(
     path.push(edge);
     match (old, new) {
         (Some(old), Some(new)) => diff(structure, old, new, path, result),
-        (None, Some(new)) => result.added.graft(path, whole(structure, new)),
-        (Some(old), None) => result.removed.graft(path, whole(structure, old)),
+        (None, Some(new)) => result.added.graft(path, whole(structure, new, &mut result.keyless)),
+        (Some(old), None) => result.removed.graft(path, whole(structure, old, &mut result.keyless)),
         (None, None) => {}
     }
     path.pop();
 }
 
 /// A value that is new, or gone, with everything in it.
-fn whole(structure: Structure<'_>, value: &Value) -> Set {
+fn whole(structure: Structure<'_>, value: &Value, keyless: &mut bool) -> Set {
     match value {
         Value::Object(map) if !is_leaf_map(structure) => {
-            Set::place(map.iter().map(|(key, below)| (field_edge(key), whole(structure.child(key), below))))
+            Set::place(map.iter().map(|(key, below)| (field_edge(key), whole(structure.child(key), below, keyless))))
         }
         Value::Array(items) if !items.is_empty() && structure.elements() != Elements::Atomic => {
-            let edges = edges(structure, &structure.elements(), items);
-            Set::place(edges.into_iter().map(|(edge, item)| (edge, whole(structure.element(), item))))
+            let edges = edges_noting(structure, &structure.elements(), items, keyless);
+            Set::place(edges.into_iter().map(|(edge, item)| (edge, whole(structure.element(), item, keyless))))
         }
         _ => Set::place([]),
     }
@@ -289,7 +304,9 @@ fn diff_maps(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Path
 fn diff_lists(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Path, result: &mut Comparison) {
     let elements = structure.elements();
     let items = |list| Value::as_array(list).map_or(&[][..], Vec::as_slice);
-    let by_edge = |list| edges(structure, &elements, items(list)).into_iter().collect::<BTreeMap<String, &Value>>();
+    let mut by_edge = |list| -> BTreeMap<String, &Value> {
+        edges_noting(structure, &elements, items(list), &mut result.keyless).into_iter().collect()
+    };
     let (before, after) = (by_edge(old), by_edge(new));
     let gone = before.keys().filter(|k| !after.contains_key(*k));
     for edge in gone.chain(after.keys()) {

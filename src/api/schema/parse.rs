@@ -104,6 +104,7 @@ impl Parser {
         for word in words {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             match key {
+                "go" => extra.go_name = value,
                 "list" => extra.list_type = Some(list_type(value)),
                 "keys" => extra.list_map_keys = value.split(',').collect(),
                 "atomic" => extra.atomic = true,

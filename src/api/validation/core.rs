@@ -8,10 +8,10 @@ use base64::Engine;
 use serde_json::Value;
 
 use super::check::{At, Errors};
-use super::{scheduling, service};
-use crate::names;
+use super::{core_type, scheduling, service};
 use crate::quantity::Quantity;
 use crate::status::FieldError;
+use crate::{go_json, names};
 
 /// A ConfigMap or a Secret holds at most this many bytes.
 const DATA_BYTES_MAX: usize = 1024 * 1024;
@@ -40,13 +40,16 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
             errors.immutable(&object.get("type"), &old["type"]);
             frozen(object, old, &["data"], errors);
         }
-        "Node" => return node_update(object, old, errors),
+        _ => {}
+    }
+    create(kind, object, errors);
+    match kind {
+        "Node" => node_update(object, old, errors),
         "PersistentVolume" => volume_update(object, old, errors),
         "PersistentVolumeClaim" => claim_update(object, old, errors),
         "ResourceQuota" => errors.immutable(&object.get("spec").get("scopes"), &old["spec"]["scopes"]),
         _ => {}
     }
-    create(kind, object, errors);
 }
 
 fn frozen(object: &At<'_>, old: &Value, fields: &[&str], errors: &mut Errors) {
@@ -177,8 +180,7 @@ fn node(object: &At<'_>, errors: &mut Errors) {
 }
 
 fn node_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
-    let (metadata, spec, before) = (object.get("metadata"), object.get("spec"), &old["spec"]);
-    node_resources(object, errors);
+    let (spec, before) = (object.get("spec"), &old["spec"]);
     let status = object.get("status");
     let addresses = status.get("addresses");
     let mut seen = Vec::new();
@@ -198,7 +200,6 @@ fn node_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
         let detail = if cleared { "field cannot be cleared once set" } else { "field cannot be modified once set" };
         errors.invalid(&now.showing(&Value::Null), detail);
     }
-    scheduling::taints(&metadata.get("taints").showing(spec.get("taints").value), errors);
 }
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
@@ -233,37 +234,85 @@ pub fn claim_spec(spec: &At<'_>, errors: &mut Errors) {
     let resources = spec.get("resources");
     let requests = resources.get("requests");
     storage_amount(&resources.key("storage").showing(requests.get("storage").value), errors);
-    for field in ["storageClassName", "volumeAttributesClassName"] {
+    let class_name = |field: &'static str, errors: &mut Errors| {
         if !spec.get(field).text().is_empty() {
             errors.subdomain(&spec.get(field));
         }
-    }
+    };
+    class_name("storageClassName", errors);
     errors.one_of_if_set(&spec.get("volumeMode"), &["Block", "Filesystem"]);
+    data_sources(spec, errors);
+    class_name("volumeAttributesClassName", errors);
 }
 
-fn claim_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
-    let (spec, mut before) = (object.get("spec"), old["spec"].clone());
-    let bound = object.value["status"]["phase"] == "Bound";
-    if before["volumeName"].as_str().unwrap_or("").is_empty() {
-        before["volumeName"] = spec.value["volumeName"].clone();
+/// What a claim is filled from, in both ways to say it.
+fn data_sources(spec: &At<'_>, errors: &mut Errors) {
+    let (older, newer) = (spec.get("dataSource"), spec.get("dataSourceRef"));
+    for source in [&older, &newer].into_iter().filter(|s| !s.is_null()) {
+        for field in ["name", "kind"] {
+            if source.get(field).text().is_empty() {
+                errors.required(&source.get(field), "");
+            }
+        }
+        let (group, kind) = (source.get("apiGroup"), source.get("kind"));
+        if !group.text().is_empty() {
+            errors.subdomain(&group);
+        } else if kind.text() != "PersistentVolumeClaim" {
+            let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.invalid(&source.showing(&kind.text().into()), why);
+        }
     }
-    if before["storageClassName"].is_null()
-        && old["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-class"].is_null()
-    {
-        before["storageClassName"] = spec.value["storageClassName"].clone();
+    let namespace = newer.get("namespace");
+    if !namespace.text().is_empty() {
+        errors.label(&namespace);
     }
-    if bound {
-        before["resources"]["requests"]["storage"] = spec.value["resources"]["requests"]["storage"].clone();
-        before["volumeAttributesClassName"] = spec.value["volumeAttributesClassName"].clone();
-    }
-    let bare = |v: &Value| -> Value {
-        v.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect()
+    let same = |field: &str| older.get(field).text() == newer.get(field).text();
+    let why = match (older.is_null() || newer.is_null(), namespace.text().is_empty()) {
+        (false, false) => "may not be specified when dataSourceRef.namespace is specified",
+        (false, true) if !["apiGroup", "kind", "name"].into_iter().all(same) => "must match dataSourceRef",
+        _ => return,
     };
-    if bare(&before) != bare(spec.value) {
-        let difference = crate::patch::merge::difference(&bare(&before), &bare(spec.value));
+    // Upstream names the field where the value belongs.
+    errors.invalid_shown(spec, older.path(), why);
+}
+
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+fn claim_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
+    let (spec, mut before, mut now) = (object.get("spec"), old["spec"].clone(), object.value["spec"].clone());
+    if before["volumeName"].as_str().unwrap_or("").is_empty() {
+        before["volumeName"] = now["volumeName"].clone();
+    }
+    let class = |claim: &Value| claim["metadata"]["annotations"][BETA_CLASS].as_str().map(String::from);
+    let (annotated, annotated_now) = (class(old), class(object.value));
+    let named = now["storageClassName"].as_str().map(String::from);
+    let was_named = !before["storageClassName"].is_null();
+    // The class may move from the annotation that named it before there was a field.
+    let moved = annotated.is_some() && annotated == named && annotated_now.is_none_or(|c| Some(c) == annotated);
+    if moved && !was_named {
+        now["storageClassName"] = Value::Null;
+    } else {
+        let metadata = object.get("metadata");
+        let annotations = metadata.get("annotations");
+        let at = annotations.get(BETA_CLASS);
+        if annotated.as_deref().unwrap_or("") != at.text() {
+            errors.invalid(&at.showing(&at.text().into()), "field is immutable");
+        }
+        if named.is_some() && !was_named && annotated.is_none_or(|class| Some(class) == named) {
+            now["storageClassName"] = Value::Null;
+        }
+    }
+    if object.value["status"]["phase"] == "Bound" {
+        if let Some(requests) = now["resources"]["requests"].as_object_mut() {
+            requests.insert("storage".into(), before["resources"]["requests"]["storage"].clone());
+        }
+        now["volumeAttributesClassName"] = before["volumeAttributesClassName"].clone();
+    }
+    if bare(&before) != bare(&now) {
+        let difference = go_json::difference(core_type("PersistentVolumeClaimSpec"), &before, &now);
         let rule =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-        errors.forbidden(&spec, format!("{rule}\n{difference:#}\n"));
+        errors.forbidden(&spec, format!("{rule}\n{difference}"));
     }
     let size =
         |o: &Value| Quantity::from_json(&o["spec"]["resources"]["requests"]["storage"]).unwrap_or(Quantity::ZERO);
@@ -273,6 +322,29 @@ fn claim_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
         let requests = resources.get("requests");
         errors.forbidden(&requests.get("storage"), "field can not be less than status.capacity");
     }
+    let root = At::root(spec.value);
+    errors.immutable(&root.get("volumeMode"), &old["spec"]["volumeMode"]);
+    claim_keeps_attributes_class(&spec, old, errors);
+}
+
+/// Once its attributes come from a class, a claim has one.
+fn claim_keeps_attributes_class(spec: &At<'_>, old: &Value, errors: &mut Errors) {
+    let class = spec.get("volumeAttributesClassName");
+    if class.value == &old["spec"]["volumeAttributesClassName"]
+        || old["status"]["currentVolumeAttributesClassName"].is_null()
+        || !class.text().is_empty()
+    {
+        return;
+    }
+    let to = if class.is_null() { "nil" } else { "empty string" };
+    let why = "is forbidden when status.currentVolumeAttributesClassName is not nil";
+    errors.forbidden(&class, format!("update to {to} {why}"));
+}
+
+/// A spec without what is null in it.
+fn bare(spec: &Value) -> Value {
+    let fields = spec.as_object().into_iter().flatten();
+    fields.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 const VOLUME_SOURCES: [&str; 22] = [
@@ -354,38 +426,28 @@ pub(super) fn volume_source(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// As upstream's internal types print: fields begin with a capital.
-fn capitalized(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let field = |(name, value): (&String, &Value)| {
-                let (first, rest) = name.split_at(name.len().min(1));
-                (first.to_uppercase() + rest, capitalized(value))
-            };
-            let mut fields: serde_json::Map<String, Value> = map.iter().map(field).collect();
-            if fields.contains_key("MatchExpressions") {
-                fields.entry("MatchFields").or_insert(Value::Null);
-            }
-            fields.into()
-        }
-        Value::Array(list) => list.iter().map(capitalized).collect(),
-        other => other.clone(),
-    }
-}
-
 fn volume_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
     let spec = object.get("spec");
     let source = |s: &Value| VOLUME_SOURCES.iter().map(|f| s[*f].clone()).collect::<Vec<_>>();
-    if source(spec.value) != source(&old["spec"]) {
-        errors
-            .forbidden(&spec.get("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation");
+    let mut now = spec.value.clone();
+    // A volume may get the secret that its driver expands it with.
+    if old["spec"]["csi"].is_object()
+        && old["spec"]["csi"]["controllerExpandSecretRef"].is_null()
+        && let Some(csi) = now["csi"].as_object_mut()
+    {
+        csi.remove("controllerExpandSecretRef");
+    }
+    if source(&now) != source(&old["spec"]) {
+        let difference = go_json::difference(core_type("PersistentVolumeSource"), &old["spec"], &now);
+        let rule = "spec.persistentvolumesource is immutable after creation";
+        errors.forbidden(&spec.get("persistentvolumesource"), format!("{rule}\n{difference}"));
     }
     // Upstream names these two without their place in `spec`.
     let root = At::root(spec.value);
     errors.immutable(&root.get("volumeMode"), &old["spec"]["volumeMode"]);
     let (affinity, before) = (root.get("nodeAffinity"), &old["spec"]["nodeAffinity"]);
     if !before.is_null() && affinity.value != before {
-        let shown = capitalized(affinity.value).to_string();
+        let shown = go_json::internal(core_type("VolumeNodeAffinity"), affinity.value);
         errors.invalid_shown(&affinity, shown, "field is immutable, except for updating from beta label to GA");
     }
 }

@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 use super::check::{At, Errors};
+use super::metadata::{self, FinalizerRule, NameRule};
 use crate::go_json;
 use crate::schema::Type;
 
@@ -42,6 +43,7 @@ pub fn update_core(_kind: &str, object: &At<'_>, _old: &Value, errors: &mut Erro
 
 pub fn create_newer(_kind: &str, object: &At<'_>, errors: &mut Errors) {
     either(object, &NEWER, errors);
+    metadata::create(object, NameRule::Subdomain, FinalizerRule::Standard, true, errors);
     series(object, errors);
     if object.get("eventTime").is_null() {
         errors.required(&object.get("eventTime"), "");
@@ -143,7 +145,7 @@ mod tests {
 
     fn event() -> Value {
         json!({
-            "metadata": {"namespace": "a"}, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal",
+            "metadata": {"name": "e", "namespace": "a"}, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal",
             "reportingController": "example.com/c", "reportingInstance": "c-0", "action": "Fail", "reason": "R",
             "regarding": {"kind": "Pod", "namespace": "a", "name": "p"}, "note": "n",
         })

@@ -39,8 +39,8 @@ pub use pod_certificates::outcome as certificate_outcome;
 
 use serde_json::Value;
 
-use crate::FieldError;
-use crate::registry;
+use crate::schema::Type;
+use crate::{FieldError, go_json, registry};
 use check::{At, Errors};
 use metadata::{FinalizerRule, Layers, NameRule};
 
@@ -94,7 +94,8 @@ pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<Fie
         }
         return errors.into_list();
     }
-    if is_stored(group, version, kind) {
+    // Events of the newer group say first what Events of either must be.
+    if is_stored(group, version, kind) && group != "events.k8s.io" {
         metadata_of_new(group, version, kind, &at, &mut errors);
     }
     by_group(group, kind, &at, None, &mut errors);
@@ -218,6 +219,11 @@ pub fn update_subresource(
     told(group, errors)
 }
 
+/// A type of the core group.
+fn core_type(name: &str) -> Type {
+    Type::named(&format!("io.k8s.api.core.v1.{name}")).expect("a built-in type")
+}
+
 fn ephemeral_containers(at: &At<'_>, old: &Value, errors: &mut Errors) {
     let spec = at.get("spec");
     pod::pod_spec(&spec, errors);
@@ -225,13 +231,11 @@ fn ephemeral_containers(at: &At<'_>, old: &Value, errors: &mut Errors) {
     for before in old["spec"]["ephemeralContainers"].as_array().into_iter().flatten() {
         let name = &before["name"];
         match list.items().find(|c| c.get("name").value == name) {
-            None => errors.forbidden(&spec, format!("existing ephemeral containers {name} may not be removed\n")),
+            None => errors.forbidden(&list, format!("existing ephemeral containers {name} may not be removed\n")),
             Some(now) if now.value != before => {
-                let difference = crate::patch::merge::difference(before, now.value);
-                errors.forbidden(
-                    &spec,
-                    format!("existing ephemeral containers {name} may not be changed\n{difference:#}"),
-                );
+                let difference = go_json::difference(core_type("EphemeralContainer"), before, now.value);
+                let why = format!("existing ephemeral containers {name} may not be changed\n{difference}");
+                errors.forbidden(&list, why);
             }
             Some(_) => {}
         }

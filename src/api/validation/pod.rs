@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::check::{At, Errors};
 use super::containers::{self, Around};
-use super::{metadata, scheduling, volumes};
-use crate::names;
+use super::{core_type, metadata, scheduling, volumes};
+use crate::{go_json, names};
 
 pub fn template(at: &At<'_>, errors: &mut Errors) {
     let meta = at.get("metadata");
@@ -198,6 +198,9 @@ fn sysctls(list: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// All search domains of a Pod together, and what is between them.
+const SEARCH_CHARACTERS_MAX: usize = 2048;
+
 fn dns_config(spec: &At<'_>, errors: &mut Errors) {
     let config = spec.get("dnsConfig");
     if spec.get("dnsPolicy").text() == "None" {
@@ -218,6 +221,15 @@ fn dns_config(spec: &At<'_>, errors: &mut Errors) {
     }
     if searches.len() > 32 {
         errors.invalid(&searches, "must not have more than 32 search paths");
+    }
+    let characters: usize = searches.items().map(|s| s.text().len() + 1).sum();
+    if characters > SEARCH_CHARACTERS_MAX + 1 {
+        let why = format!("must not have more than {SEARCH_CHARACTERS_MAX} characters (including spaces)");
+        errors.invalid(&searches, why + " in the search list");
+    }
+    for search in searches.items().filter(|s| s.text() != ".") {
+        let domain = search.text().strip_suffix('.').unwrap_or(search.text());
+        errors.faults(&search.showing(&domain.into()), names::underscored_dns1123_subdomain(domain));
     }
     for option in config.get("options").items() {
         if option.get("name").text().is_empty() {
@@ -262,8 +274,8 @@ pub fn update(pod: &At<'_>, old: &Value, errors: &mut Errors) {
     }
     let munged = munge(spec.value, before);
     if &munged != before {
-        let difference = crate::patch::merge::difference(before, &munged);
-        errors.forbidden(&spec, format!("pod updates may not change fields other than {UPDATABLE}\n{difference:#}\n"));
+        let difference = go_json::difference(core_type("PodSpec"), before, &munged);
+        errors.forbidden(&spec, format!("pod updates may not change fields other than {UPDATABLE}\n{difference}"));
     }
 }
 

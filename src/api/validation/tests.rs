@@ -172,12 +172,18 @@ fn a_running_pod_changes_its_image_and_little_else() {
         pod(spec),
         json!({"spec": {"nodeName": "n", "activeDeadlineSeconds": 5}}),
         expect![[r#"
-        spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
-        {
-          "nodeName": "n"
-        }
+            spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
+            @@ -43,7 +43,7 @@
+              "ServiceAccountName": "",
+              "DeprecatedServiceAccount": "",
+              "AutomountServiceAccountToken": null,
+            - "NodeName": "",
+            + "NodeName": "n",
+              "HostNetwork": false,
+              "HostPID": false,
+              "HostIPC": false,
 
-    "#]],
+        "#]],
     );
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::check::{At, Errors};
 use super::containers::{VOLUME_FIELDS, descending_path, field_selector, no_backsteps, resource_selector};
 use super::{core, pod_certificates, storage};
+use crate::names;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const ONE_SOURCE: &str = "may not specify more than 1 volume type";
@@ -168,8 +169,8 @@ pub fn persistent_source(field: &str, at: &At<'_>, errors: &mut Errors) {
                 let field = format!("{secret}SecretRef");
                 let reference = at.get(&field);
                 if !reference.is_null() {
-                    need(&reference, "name", errors);
-                    need(&reference, "namespace", errors);
+                    errors.required_name(&reference.get("name"), names::dns1123_subdomain);
+                    errors.required_name(&reference.get("namespace"), names::dns1123_label);
                 }
             }
         }

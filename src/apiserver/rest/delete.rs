@@ -22,7 +22,7 @@ use crate::call::{Call, check_dry_run};
 use crate::catalog::Served;
 use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
-use crate::rest::create::{store_failure, to_stored};
+use crate::rest::create::{self, store_failure, to_stored};
 use crate::rest::special;
 use crate::server::Core;
 use crate::{reply, stored};
@@ -364,7 +364,10 @@ fn check_preconditions(served: &Served, old: &Value, options: &DeleteOptions) ->
         "the {field} in the precondition ({wanted}) does not match the {field} in record ({is}). The object might have been {record}"
     );
     // Here upstream speaks of the kind, not of the resource.
-    let kind = if row.group.is_empty() { row.kind.to_string() } else { format!("{}.{}", row.kind, row.group) };
+    let kind = match create::told_group(&row.kind()) {
+        "" => row.kind.to_string(),
+        group => format!("{}.{group}", row.kind),
+    };
     Err(Status::conflict(&kind, object::name(old), &why))
 }
 
