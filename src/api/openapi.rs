@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 
 pub use custom::{CustomKind, add_custom, custom_document, custom_hash};
 pub use paths::{Body, Paths};
-pub use protobuf::protobuf_v2;
+pub use protobuf::{protobuf_v2, protobuf_v3};
 pub use schemas::Schemas;
 pub use v2::document_v2;
 
@@ -98,7 +98,7 @@ pub fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-/// The document of a built-in group version, or of a group (`apis/apps`), `api`, `apis` and `version`.
+/// The document of a built-in group version, or of a group (`apis/apps`), `api`, `apis` and the rest.
 pub fn document(path: &str, descriptions: &Descriptions) -> Option<String> {
     if !paths_served().iter().any(|p| p == path) {
         return None;
@@ -112,6 +112,8 @@ pub fn document(path: &str, descriptions: &Descriptions) -> Option<String> {
         ["apis", group] => paths.discovery(&mut schemas, &format!("/{path}/"), group, "APIGroup"),
         ["api"] => paths.discovery(&mut schemas, "/api/", "core", "APIVersions"),
         ["apis"] => paths.discovery(&mut schemas, "/apis/", "apis", "APIGroupList"),
+        [".well-known", ..] => paths.issuer(),
+        ["openid", ..] => paths.issuer_keys(),
         _ => paths.version(&mut schemas),
     }
     Some(whole_document(INFO, paths, schemas))
@@ -120,9 +122,12 @@ pub fn document(path: &str, descriptions: &Descriptions) -> Option<String> {
 fn whole_document(info: &str, paths: Paths, schemas: Schemas) -> String {
     let mut out = format!(r#"{{"openapi":"3.0.0","info":{info},"paths":{{"#);
     out.push_str(&paths.finish());
-    out.push_str(r#"},"components":{"schemas":{"#);
-    out.push_str(&schemas.finish());
-    out.push_str(r#"},"securitySchemes":"#);
+    out.push_str(r#"},"components":{"#);
+    let schemas = schemas.finish();
+    if !schemas.is_empty() {
+        out.push_str(&format!(r#""schemas":{{{schemas}}},"#));
+    }
+    out.push_str(r#""securitySchemes":"#);
     out.push_str(SECURITY);
     out.push_str("}}");
     out
@@ -140,7 +145,8 @@ fn group_version(group: &str, version: &str, paths: &mut Paths, schemas: &mut Sc
 pub fn paths_served() -> &'static [String] {
     static PATHS: OnceLock<Vec<String>> = OnceLock::new();
     PATHS.get_or_init(|| {
-        let mut paths = vec!["api".to_string(), "apis".to_string(), "version".to_string()];
+        let others = ["api", "apis", "version", ".well-known/openid-configuration", "openid/v1/jwks"];
+        let mut paths: Vec<String> = others.map(String::from).into();
         for group in registry::groups() {
             if !group.name.is_empty() {
                 paths.push(format!("apis/{}", group.name));

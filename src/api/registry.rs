@@ -112,6 +112,8 @@ pub struct Subresource {
 pub enum Dependents {
     Delete,
     Orphan,
+    /// Nothing, and nothing either when the request does say: it has none.
+    Ignore,
 }
 
 /// When `metadata.generation` starts and counts.
@@ -328,7 +330,11 @@ fn parse_row(
         unconditional_update: !flags.contains('u'),
         status_keeps_metadata: flags.contains('m'),
         status_has_no_table: flags.contains('t'),
-        dependents: if flags.contains('o') { Dependents::Orphan } else { Dependents::Delete },
+        dependents: match flags {
+            f if f.contains('o') => Dependents::Orphan,
+            f if f.contains('i') => Dependents::Ignore,
+            _ => Dependents::Delete,
+        },
         returns_deleted: flags.contains('d'),
     };
     for word in words {

@@ -4,6 +4,8 @@
 //! Called by: the API server to answer, the client to read an answer, validation to report fields.
 //! Never: knows HTTP beyond the number of the code.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -227,13 +229,10 @@ impl Status {
             .iter()
             .map(|e| Cause { reason: e.words().1.into(), message: e.body(), field: e.path.clone() })
             .collect();
-        let mut texts: Vec<String> = Vec::with_capacity(errors.len());
-        for text in errors.iter().map(|e| format!("{}: {}", e.path, e.body())) {
-            // The causes may repeat one, the message does not.
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
+        // Each layer that found a fault is a cause; the sentence says it once.
+        let mut said = HashSet::new();
+        let texts = errors.iter().map(|e| format!("{}: {}", e.path, e.body()));
+        let texts: Vec<String> = texts.filter(|text| said.insert(text.clone())).collect();
         let joined = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),

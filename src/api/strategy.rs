@@ -97,11 +97,6 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
             };
             set(object, "status", Some(status));
         }
-        // The only kind whose objects need no name of their own.
-        "LimitRange" if object::name(object).is_empty() => {
-            let uid = object::uid(object).to_string();
-            set(&mut object["metadata"], "name", Some(uid.into()));
-        }
         "DaemonSet" => set_template_generation(object, 1.max(template_generation(object))),
         "Job" => job_selector(object),
         "Service" => pair_cluster_ips(object, None),

@@ -1,10 +1,10 @@
 //! `/openapi/v2` and `/openapi/v3`.
 //!
-//! Owns: the paths, the encodings, caching headers and hashes of the documents.
+//! Owns: the paths, the encodings, caching headers, hashes and ages of the documents.
 //! Called by: paths outside the resources.
 //! Never: writes a schema; `minik_api::openapi` does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use minik_api::Status;
 use minik_api::openapi::{self, CustomKind, Descriptions};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha512};
 
 use crate::aggregation::openapi as others;
@@ -23,9 +24,33 @@ use crate::reply;
 use crate::server::Core;
 
 const JSON: &str = "application/json";
-const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-/// How clients still ask for it; no media type may have an `@`.
-const PROTOBUF_OF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const PROTOBUF_V3: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+/// How clients still ask for them; no media type may have an `@`.
+const PROTOBUF_V2_OF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const PROTOBUF_V3_OF_OLD: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+
+/// Since when each document is what it is: since it was first asked for, as upstream writes it then.
+#[derive(Default)]
+pub struct Ages(Mutex<HashMap<String, (String, Timestamp)>>);
+
+/// More paths than are ever served; paths of definitions that are gone make room.
+const AGES_MAX: usize = 4096;
+
+impl Ages {
+    fn of(&self, path: &str, tag: &str) -> Timestamp {
+        let mut ages = self.0.lock();
+        if let Some((_, since)) = ages.get(path).filter(|(known, _)| known == tag) {
+            return *since;
+        }
+        if ages.len() >= AGES_MAX {
+            ages.clear();
+        }
+        let now = Timestamp::now();
+        ages.insert(path.into(), (tag.into(), now));
+        now
+    }
+}
 
 /// The custom resources, by the path of their document.
 fn custom(core: &Core) -> BTreeMap<String, Vec<Arc<Served>>> {
@@ -71,8 +96,10 @@ fn index(core: &Core) -> Response<Body> {
     let custom = custom.map(|(path, served)| (path.clone(), url(&path, &openapi::custom_hash(&kinds(&served)))));
     let mut further: Vec<(String, String)> = custom.collect();
     further.extend(others::index(core));
-    // As upstream says it, though it is JSON.
-    reply::raw(200, reply::PLAIN_TEXT, openapi::index(&further))
+    // As upstream says it, though it is JSON; it is put together anew for each request.
+    let mut response = reply::raw(200, reply::PLAIN_TEXT, openapi::index(&further));
+    response.headers_mut().insert(header::LAST_MODIFIED, date(Timestamp::now(), "GMT"));
+    response
 }
 
 fn url(path: &str, hash: &str) -> String {
@@ -88,35 +115,46 @@ async fn one(core: &Core, wanted: &str, headers: &HeaderMap, query: &Query) -> R
         None => return Ok(bare(StatusCode::NOT_FOUND)),
     };
     let asked = query.get("hash");
-    let mut response = match negotiate::preferred(headers, &[JSON]) {
+    // Of the JSON for both encodings: `Vary` tells them apart.
+    let tag = Tag { since: core.openapi_ages.of(wanted, &hash), text: hash };
+    let mut response = match negotiate::preferred(headers, &[JSON, PROTOBUF_V3, PROTOBUF_V3_OF_OLD]) {
         None => bare(StatusCode::NOT_ACCEPTABLE),
-        Some(_) if !asked.is_empty() && asked != hash => moved(&url(wanted, &hash), &hash),
-        Some(_) if is_known(headers, &hash) => unchanged(&hash),
-        Some(_) => {
+        Some(media) if !asked.is_empty() && asked != tag.text => {
+            moved(&url(wanted, &tag.text), &tag, [JSON, PROTOBUF_V3, PROTOBUF_V3][media])
+        }
+        Some(_) if tag.is_known(headers) => tag.unchanged(),
+        Some(media) => {
             // A document takes some milliseconds to write, which other requests should not wait for.
             let wanted = wanted.to_string();
-            let written = tokio::task::spawn_blocking(move || written(&wanted, &custom)).await;
-            let Some(document) = written.map_err(|e| Status::internal(e.to_string()))? else {
+            let encode = move || match (written(&wanted, &custom), media) {
+                (Some(text), 0) => Some(reply::raw(200, JSON, text)),
+                (Some(text), _) => {
+                    let document = serde_json::from_str(&text).unwrap_or_default();
+                    Some(reply::raw(200, PROTOBUF_V3, openapi::protobuf_v3(&document)))
+                }
+                (None, _) => None,
+            };
+            let encoded = tokio::task::spawn_blocking(encode).await;
+            let Some(document) = encoded.map_err(|e| Status::internal(e.to_string()))? else {
                 return Ok(bare(StatusCode::NOT_FOUND));
             };
-            tagged(reply::raw(200, JSON, document), &hash)
+            tag.dated(document)
         }
     };
-    let answer = response.headers_mut();
-    answer.append(header::VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
     // A document asked for by its hash never changes.
-    if asked == hash {
+    if asked == tag.text && response.status() != StatusCode::NOT_ACCEPTABLE {
+        let answer = response.headers_mut();
         answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
         let next_year = Timestamp::now() + SignedDuration::from_hours(365 * 24);
-        let expires = next_year.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
-        answer.insert(header::EXPIRES, HeaderValue::from_str(&expires).expect("a date is plain ASCII"));
+        answer.insert(header::EXPIRES, date(next_year, "UTC"));
     }
     Ok(response)
 }
 
 /// The v2 document, of all that is served.
 async fn whole(core: &Arc<Core>, headers: &HeaderMap) -> Result<Response<Body>, Status> {
-    let mut response = match negotiate::preferred(headers, &[JSON, PROTOBUF_OF_OLD, PROTOBUF]) {
+    let mut response = match negotiate::preferred(headers, &[JSON, PROTOBUF_V2_OF_OLD, PROTOBUF_V2]) {
         None => bare(StatusCode::NOT_ACCEPTABLE),
         Some(0) => document(core, headers, Encoding::Json).await?,
         Some(_) => document(core, headers, Encoding::Protobuf).await?,
@@ -132,7 +170,7 @@ async fn whole(core: &Arc<Core>, headers: &HeaderMap) -> Result<Response<Body>, 
 async fn document(core: &Arc<Core>, headers: &HeaderMap, encoding: Encoding) -> Result<Response<Body>, Status> {
     let custom: Vec<Arc<Served>> = custom(core).into_values().flatten().collect();
     let others = others::v2(core).await;
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect::<Vec<_>>();
+    let (core, headers) = (core.clone(), headers.clone());
     let write = move || {
         let mut text: Bytes = openapi::document_v2(&descriptions(), |paths, schemas| {
             openapi::add_custom(&kinds(&custom), paths, schemas);
@@ -141,21 +179,21 @@ async fn document(core: &Arc<Core>, headers: &HeaderMap, encoding: Encoding) -> 
         if !others.is_empty() {
             text = merged(&text, others);
         }
-        // Of the JSON for both: `Vary` tells them apart.
-        let tag = hex::encode_upper(Sha512::digest(&text));
-        let bytes = match encoding {
-            _ if matches(&known, &tag) => None,
-            Encoding::Protobuf => Some(openapi::protobuf_v2(&serde_json::from_slice(&text).unwrap_or_default()).into()),
-            _ => Some(text),
+        let hash = hex::encode_upper(Sha512::digest(&text));
+        let tag = Tag { since: core.openapi_ages.of("", &hash), text: hash };
+        if tag.is_known(&headers) {
+            return tag.unchanged();
+        }
+        let (media, bytes) = match encoding {
+            Encoding::Protobuf => {
+                (PROTOBUF_V2, openapi::protobuf_v2(&serde_json::from_slice(&text).unwrap_or_default()).into())
+            }
+            _ => (JSON, text),
         };
-        (tag, bytes)
+        let accept = Accept { gzip: negotiate::unpacks_gzip(&headers), ..Accept::default() };
+        tag.dated(reply::sized(&accept, 200, media, bytes))
     };
-    let written = tokio::task::spawn_blocking(write).await;
-    let (tag, bytes): (String, Option<Bytes>) = written.map_err(|e| Status::internal(e.to_string()))?;
-    let Some(bytes) = bytes else { return Ok(unchanged(&tag)) };
-    let media = if encoding == Encoding::Protobuf { PROTOBUF } else { JSON };
-    let accept = Accept { gzip: negotiate::unpacks_gzip(headers), ..Accept::default() };
-    Ok(tagged(reply::sized(&accept, 200, media, bytes), &tag))
+    tokio::task::spawn_blocking(write).await.map_err(|e| Status::internal(e.to_string()))
 }
 
 fn bare(code: StatusCode) -> Response<Body> {
@@ -164,39 +202,62 @@ fn bare(code: StatusCode) -> Response<Body> {
     response
 }
 
-fn moved(url: &str, hash: &str) -> Response<Body> {
-    let mut response = tagged(bare(StatusCode::MOVED_PERMANENTLY), hash);
+fn moved(url: &str, tag: &Tag, media: &'static str) -> Response<Body> {
+    let mut response = tag.on(bare(StatusCode::MOVED_PERMANENTLY));
     if let Ok(url) = HeaderValue::from_str(url) {
         response.headers_mut().insert(header::LOCATION, url);
     }
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     response
 }
 
-fn unchanged(tag: &str) -> Response<Body> {
-    tagged(bare(StatusCode::NOT_MODIFIED), tag)
+/// What tells a client whether it has a document already. It is that of the JSON for every encoding: `Vary` tells
+/// them apart.
+struct Tag {
+    text: String,
+    since: Timestamp,
 }
 
-fn tagged(mut response: Response<Body>, tag: &str) -> Response<Body> {
-    let quoted = HeaderValue::from_str(&format!("\"{tag}\"")).expect("a hash is plain ASCII");
-    response.headers_mut().insert(header::ETAG, quoted);
-    response
-}
+impl Tag {
+    fn on(&self, mut response: Response<Body>) -> Response<Body> {
+        let quoted = HeaderValue::from_str(&format!("\"{}\"", self.text)).expect("a hash is plain ASCII");
+        response.headers_mut().insert(header::ETAG, quoted);
+        response
+    }
 
-fn is_known(headers: &HeaderMap, tag: &str) -> bool {
-    matches(&headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect::<Vec<_>>(), tag)
-}
+    fn dated(&self, response: Response<Body>) -> Response<Body> {
+        let mut response = self.on(response);
+        response.headers_mut().insert(header::LAST_MODIFIED, date(self.since, "GMT"));
+        response
+    }
 
-/// Whether the client has the document already (RFC 9110, 13.1.2).
-fn matches(known: &[HeaderValue], tag: &str) -> bool {
-    let entries = known.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim);
-    entries.map(|entry| entry.trim_start_matches("W/")).any(|entry| entry == "*" || entry.trim_matches('"') == tag)
+    fn unchanged(&self) -> Response<Body> {
+        self.on(bare(StatusCode::NOT_MODIFIED))
+    }
+
+    /// Whether the client has the document already (RFC 9110, 13.1.2 and 13.1.3: a date counts only without a tag).
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+        let mut tags = values.flat_map(|v| v.split(',')).map(str::trim).peekable();
+        if tags.peek().is_some() {
+            let tag = |entry: &str| entry == "*" || entry.trim_start_matches("W/").trim_matches('"') == self.text;
+            return tags.any(tag);
+        }
+        let date = headers.get(header::IF_MODIFIED_SINCE).and_then(|v| v.to_str().ok());
+        let date = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
+        date.is_some_and(|date| self.since.as_second() <= date.timestamp().as_second())
+    }
 }
 
 fn merged(ours: &Bytes, others: Vec<serde_json::Value>) -> Bytes {
     let mut document: serde_json::Value = serde_json::from_slice(ours).unwrap_or_default();
     others.into_iter().for_each(|other| others::merge(&mut document, other));
     document.to_string().into()
+}
+
+fn date(time: Timestamp, zone: &str) -> HeaderValue {
+    let text = format!("{} {zone}", time.strftime("%a, %d %b %Y %H:%M:%S"));
+    HeaderValue::from_str(&text).expect("a date is plain ASCII")
 }
 
 fn descriptions() -> Descriptions {

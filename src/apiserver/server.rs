@@ -27,7 +27,7 @@ use crate::loopback::{SelfCall, StoredObjects};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::security::{Security, SecurityError, Settings};
-use crate::{bootstrap_objects, definitions, expiry, fairness, pipeline};
+use crate::{bootstrap_objects, definitions, expiry, fairness, openapi, pipeline};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -55,6 +55,7 @@ pub struct Core {
     pub dialer: Dialer,
     /// Groups that other servers serve.
     pub aggregation: Aggregation,
+    pub openapi_ages: openapi::Ages,
     pub metrics: Metrics,
     pub fairness: Fairness,
     pub auditor: Option<Arc<Auditor>>,
@@ -101,6 +102,7 @@ impl ApiServer {
             security,
             dialer: Dialer::new(config.kubelet.as_ref())?,
             aggregation: Aggregation::new(config.front_proxy.clone()),
+            openapi_ages: openapi::Ages::default(),
             metrics: Metrics::default(),
             fairness: Fairness::default(),
             auditor: config.audit.as_ref().map(Auditor::open).transpose()?,
@@ -114,7 +116,7 @@ impl ApiServer {
         core.security.authorizers.catch_up(core.objects.as_ref());
         definitions::start(&core);
         aggregation::start(&core);
-        fairness::start(&core);
+        fairness::start(&core).await;
         expiry::start(&core);
         Ok(Arc::new(ApiServer { core, tls }))
     }

@@ -1,7 +1,7 @@
 //! What the disk may do to the store, and what the store still owes: every write that was acknowledged.
 //!
-//! The disk here is memory that remembers what was written and what was synced. A crash keeps all that was synced and
-//! any part of what was written since.
+//! The disk here is memory that remembers what was written and what was synced, for each of its two files. A crash keeps
+//! all that was synced and any part of what was written since.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use redb::StorageBackend;
 
 use super::*;
-use crate::disk::open_backend;
+use crate::disk::open_backends;
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -27,16 +27,29 @@ struct Platter {
 }
 
 impl Platter {
-    /// What a crash may leave: the synced image and those of the later operations that `keep` lets through.
-    fn crashed(&self, mut keep: impl FnMut(usize) -> bool) -> Vec<u8> {
+    /// What a crash may leave: the synced image and of the later operations what `kept` lets through.
+    fn crashed(&self, kept: impl Fn(usize) -> Kept) -> Vec<u8> {
         let mut image = self.synced.clone();
         for (index, operation) in self.since.iter().enumerate() {
-            if keep(index) {
-                act(&mut image, operation);
+            match (kept(index), operation) {
+                (Kept::Nothing, _) => {}
+                (Kept::Half, Operation::Write(offset, data)) => {
+                    act(&mut image, &Operation::Write(*offset, data[..data.len() / 2].to_vec()));
+                }
+                (Kept::Half | Kept::Whole, operation) => act(&mut image, operation),
             }
         }
         image
     }
+}
+
+/// How much of an operation arrived before a crash.
+#[derive(Clone, Copy)]
+enum Kept {
+    Nothing,
+    /// The first half of what was written.
+    Half,
+    Whole,
 }
 
 fn act(image: &mut Vec<u8>, operation: &Operation) {
@@ -52,12 +65,14 @@ fn act(image: &mut Vec<u8>, operation: &Operation) {
     }
 }
 
-/// Writes acknowledged so far, and the file as it was then.
-type Images = Vec<(usize, Vec<u8>)>;
+/// The database and the journal.
+type Files<T> = [T; 2];
+/// Writes acknowledged so far, and the files as they were then.
+type Images = Vec<(usize, Files<Vec<u8>>)>;
 
 #[derive(Clone, Debug, Default)]
 struct FakeDisk {
-    platter: Arc<Mutex<Platter>>,
+    platters: Arc<Files<Mutex<Platter>>>,
     /// How many writes and syncs still work; `None`: all.
     left: Option<Arc<AtomicUsize>>,
     /// Images that a crash may leave, each with the number of writes acknowledged before it was taken.
@@ -69,10 +84,25 @@ fn broken() -> std::io::Error {
     std::io::Error::other("the disk is broken")
 }
 
+/// One of the files.
+#[derive(Debug)]
+struct FakeFile {
+    disk: FakeDisk,
+    index: usize,
+}
+
 impl FakeDisk {
-    fn of(image: Vec<u8>) -> Self {
-        let platter = Platter { now: image.clone(), synced: image, since: Vec::new() };
-        Self { platter: Arc::new(Mutex::new(platter)), ..Self::default() }
+    fn of(images: Files<Vec<u8>>) -> Self {
+        let platters = images.map(|image| Mutex::new(Platter { now: image.clone(), synced: image, since: Vec::new() }));
+        Self { platters: Arc::new(platters), ..Self::default() }
+    }
+
+    fn file(&self, index: usize) -> FakeFile {
+        FakeFile { disk: self.clone(), index }
+    }
+
+    fn crashed(&self, kept: impl Fn(usize) -> Kept) -> Files<Vec<u8>> {
+        std::array::from_fn(|file| self.platters[file].lock().crashed(&kept))
     }
 
     fn spend(&self) -> Result<(), std::io::Error> {
@@ -80,22 +110,28 @@ impl FakeDisk {
         let worked = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         if worked { Ok(()) } else { Err(broken()) }
     }
+}
+
+impl FakeFile {
+    fn platter(&self) -> &Mutex<Platter> {
+        &self.disk.platters[self.index]
+    }
 
     fn perform(&self, operation: Operation) -> Result<(), std::io::Error> {
-        self.spend()?;
-        let mut platter = self.platter.lock();
+        self.disk.spend()?;
+        let mut platter = self.platter().lock();
         act(&mut platter.now, &operation);
         platter.since.push(operation);
         Ok(())
     }
 }
 
-impl StorageBackend for FakeDisk {
+impl StorageBackend for FakeFile {
     fn len(&self) -> Result<u64, std::io::Error> {
-        Ok(self.platter.lock().now.len() as u64)
+        Ok(self.platter().lock().now.len() as u64)
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
-        let platter = self.platter.lock();
+        let platter = self.platter().lock();
         let end = offset as usize + out.len();
         out.copy_from_slice(platter.now.get(offset as usize..end).ok_or_else(broken)?);
         Ok(())
@@ -107,21 +143,31 @@ impl StorageBackend for FakeDisk {
         self.perform(Operation::Write(offset, data.to_vec()))
     }
     fn sync_data(&self) -> Result<(), std::io::Error> {
-        self.spend()?;
-        let acknowledged = self.acknowledged.load(Ordering::SeqCst);
-        let mut platter = self.platter.lock();
-        // Crashes just before this sync: nothing, every other one, and all but the last of the operations arrived.
-        let count = platter.since.len();
-        let crashes = [platter.crashed(|_| false), platter.crashed(|i| i % 2 == 0), platter.crashed(|i| i + 1 < count)];
-        self.images.lock().extend(crashes.map(|image| (acknowledged, image)));
+        self.disk.spend()?;
+        let acknowledged = self.disk.acknowledged.load(Ordering::SeqCst);
+        // Crashes just before this sync: of the operations nothing, every other one, all but the last, all but half of
+        // the last arrived.
+        let last = self.platter().lock().since.len().saturating_sub(1);
+        let before_last = |i, kept| if i < last { Kept::Whole } else { kept };
+        let crashes = [
+            self.disk.crashed(|_| Kept::Nothing),
+            self.disk.crashed(|i| if i % 2 == 0 { Kept::Whole } else { Kept::Nothing }),
+            self.disk.crashed(|i| before_last(i, Kept::Nothing)),
+            self.disk.crashed(|i| before_last(i, Kept::Half)),
+        ];
+        self.disk.images.lock().extend(crashes.map(|files| (acknowledged, files)));
+        let mut platter = self.platter().lock();
         platter.synced = platter.now.clone();
         platter.since.clear();
         Ok(())
     }
 }
 
+/// So little that the journal begins anew every few steps.
+const JOURNAL_BYTES_MAX: u64 = 3000;
+
 fn open(disk: &FakeDisk) -> Result<Store, Error> {
-    Store::from_disk(open_backend(disk.clone())?, Options::default())
+    Store::from_disk(open_backends(disk.file(0), disk.file(1), JOURNAL_BYTES_MAX)?, Options::default())
 }
 
 fn value(step: usize) -> Encode {
@@ -180,9 +226,9 @@ async fn a_crash_at_any_sync_loses_no_acknowledged_write_and_shows_no_half_of_on
     assert_eq!(work(&store, &disk, STEPS).await, STEPS);
     drop(store);
     let images = std::mem::take(&mut *disk.images.lock());
-    assert!(images.len() >= STEPS, "there was a sync for every write");
-    for (acknowledged, image) in images {
-        let found = match open(&FakeDisk::of(image)) {
+    assert!(images.len() >= 4 * STEPS, "there was a sync for every write");
+    for (acknowledged, files) in images {
+        let found = match open(&FakeDisk::of(files)) {
             Ok(store) => {
                 let steps = store.revision().0 as usize - 1;
                 assert!(steps >= acknowledged, "{acknowledged} were acknowledged, {steps} are there");
@@ -208,8 +254,7 @@ async fn after_a_failed_write_nothing_is_acknowledged_and_nothing_acknowledged_i
             assert_eq!(contents(&store), states[acknowledged], "readers see what was acknowledged");
         }
         drop(store);
-        let image = disk.platter.lock().crashed(|_| false);
-        let store = match open(&FakeDisk::of(image)) {
+        let store = match open(&FakeDisk::of(disk.crashed(|_| Kept::Nothing))) {
             Ok(store) => store,
             Err(error) => {
                 assert_eq!(acknowledged, 0, "budget {budget}: {error}");

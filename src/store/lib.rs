@@ -1,7 +1,7 @@
 //! Bytes with revisions: what the API server remembers, who is told about it, and how it survives a crash.
 //!
 //! Owns: the order of all writes, the current value of every key, a bounded history for watches and old snapshots,
-//! and the file they are durable in.
+//! and the files they are durable in.
 //! Called by: the API server, which alone opens it.
 //! Never: knows a Kubernetes kind, or decodes a value.
 //!
@@ -13,6 +13,7 @@ mod disk_tests;
 mod encode;
 mod error;
 mod event;
+mod journal;
 mod options;
 mod state;
 mod store;

@@ -131,7 +131,7 @@ impl<'a> Plan<'a> {
 
 impl Shared {
     /// Decides the requests, makes them durable, then visible; answers each.
-    fn commit(&self, disk: Option<&Disk>, requests: Vec<Request>) {
+    fn commit(&self, disk: Option<&mut Disk>, requests: Vec<Request>) {
         let state = self.state.read();
         let mut plan = Plan::new(&state);
         let mut answers = Vec::with_capacity(requests.len());
@@ -167,7 +167,7 @@ impl Shared {
 
 /// Runs until every `Store` is gone. The writer is the only one that changes the state, so what it decided from a
 /// shared lock still holds when it takes the exclusive one.
-pub(crate) fn run(shared: Shared, disk: Option<Disk>, mut requests: mpsc::Receiver<Request>) {
+pub(crate) fn run(shared: Shared, mut disk: Option<Disk>, mut requests: mpsc::Receiver<Request>) {
     while let Some(first) = requests.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < COMMIT_REQUESTS_MAX
@@ -175,6 +175,12 @@ pub(crate) fn run(shared: Shared, disk: Option<Disk>, mut requests: mpsc::Receiv
         {
             batch.push(next);
         }
-        shared.commit(disk.as_ref(), batch);
+        shared.commit(disk.as_mut(), batch);
+        if let Some(disk) = &mut disk {
+            disk.settle();
+        }
+    }
+    if let Some(disk) = disk {
+        disk.close();
     }
 }

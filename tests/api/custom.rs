@@ -93,6 +93,37 @@ async fn an_object_that_does_not_fit_its_schema_is_refused() {
     assert!(strict.contains(r#"strict decoding error: unknown field "spec.b""#), "{strict}");
 }
 
+/// Each layer of upstream tells what it finds, where a kind has no declarative validation.
+#[tokio::test]
+async fn a_fault_of_metadata_is_a_cause_for_every_layer_that_finds_it() {
+    let server = established().await;
+    server.post(TABS, &tab("a", json!({"cronSpec": "*"}))).await.ok();
+    let (one, label) = (format!("{TABS}/a"), json!({"metadata": {"labels": {"a": "no label!"}}}));
+    for (path, causes) in [
+        (one.as_str(), 3),
+        (&format!("{DEFINITIONS}/crontabs.example.com"), 3),
+        ("/apis/apiregistration.k8s.io/v1/apiservices/v1.apps", 4),
+        ("/api/v1/namespaces/default", 1),
+    ] {
+        let refused = server.patch("merge", path, &label).await;
+        assert_eq!(refused.body["details"]["causes"].as_array().map(Vec::len), Some(causes), "{path}");
+        assert_eq!(refused.body["message"].as_str().expect("a sentence").matches("metadata.labels").count(), 1);
+    }
+    let finalizer = json!({"metadata": {"finalizers": ["not valid"]}});
+    assert_eq!(server.patch("merge", &one, &finalizer).await.code, 422);
+}
+
+#[tokio::test]
+async fn a_patch_cannot_change_who_an_object_is() {
+    let server = Server::start().await;
+    let path = "/api/v1/namespaces/default";
+    for patch in [json!({"uid": "other"}), json!({"deletionTimestamp": "2020-01-01T00:00:00Z"})] {
+        let refused = server.patch("merge", path, &json!({"metadata": patch})).await;
+        assert!(refused.refusal().contains("field is immutable"), "{}", refused.body);
+    }
+    server.patch("merge", path, &json!({"metadata": {"uid": null, "creationTimestamp": null}})).await.ok();
+}
+
 #[tokio::test]
 async fn discovery_and_openapi_follow_definitions() {
     let server = established().await;

@@ -47,6 +47,35 @@ async fn a_document_is_asked_for_by_the_hash_it_has_now() {
     assert_eq!(ask(&server, "/openapi/v3/api/v1", &[("accept", "text/html")]).await.0, 406);
 }
 
+/// kubectl checks with it at each write whether the server can validate fields.
+#[tokio::test]
+async fn a_document_of_a_group_comes_as_protobuf_too() {
+    let server = Server::start().await;
+    let path = "/openapi/v3/apis/apps/v1";
+    let (_, _, tag, json) = ask(&server, path, &[]).await;
+    for version in ["v3@v1.0", "v3.v1.0"] {
+        let wanted = format!("application/com.github.proto-openapi.spec.{version}+protobuf");
+        let (code, media, same, protobuf) = ask(&server, path, &[("accept", &wanted)]).await;
+        assert_eq!((code, media.as_str()), (200, "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"));
+        assert_eq!((&protobuf[..7], &same), (&b"\x0a\x053.0.0"[..], &tag));
+        let document = serde_json::from_slice(&json).expect("JSON");
+        assert_eq!(protobuf, minik_api::openapi::protobuf_v3(&document));
+    }
+}
+
+#[tokio::test]
+async fn a_document_says_since_when_it_is_what_it_is() {
+    let server = Server::start().await;
+    let path = "/openapi/v3/apis/apps/v1";
+    let answer = server.get(path).await;
+    let since = answer.headers["last-modified"].to_str().expect("text").to_string();
+    assert_eq!(server.get(path).await.headers["last-modified"].to_str().expect("text"), since);
+    assert_eq!(ask(&server, path, &[("if-modified-since", &since)]).await.0, 304);
+    assert_eq!(ask(&server, path, &[("if-modified-since", "Mon, 02 Jan 2006 15:04:05 GMT")]).await.0, 200);
+    let other_tag = [("if-modified-since", since.as_str()), ("if-none-match", "\"OLD\"")];
+    assert_eq!(ask(&server, path, &other_tag).await.0, 200);
+}
+
 #[tokio::test]
 async fn aggregated_discovery_has_every_encoding() {
     let server = Server::start().await;

@@ -11,6 +11,7 @@ mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -25,6 +26,8 @@ use crate::server::Server;
 /// So many unexpected answers are shown.
 const SHOWN_MAX: usize = 25;
 const EVENT_SECONDS_MAX: u64 = 2;
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+const SETTLE_STEP: Duration = Duration::from_millis(5);
 /// The mark of an answer that depends on how far something in the background has come, upstream too: not compared.
 const MOVING: &str = "moving";
 
@@ -122,6 +125,9 @@ async fn replay(server: &Server, case: &request::Case) -> Vec<(String, Option<St
         let answer = send(server, step, &request::fill(&step.path, &raw), body.as_deref(), &raw).await;
         raw.insert(step.name.clone(), serde_json::from_slice(&answer.content).unwrap_or(Value::Null));
         sent.insert(step.name.clone(), body.and_then(|b| serde_json::from_str(&b).ok()).unwrap_or(Value::Null));
+        if let Some((path, settled)) = step.settles() {
+            settle(server, path, settled).await;
+        }
         let (headers, found) = normal::answer(&mut names, step.events.is_some(), &answer);
         let wanted = step.expected(&expected);
         let ours = serde_json::json!({"code": answer.code, "headers": headers, "body": condensed(&found)});
@@ -129,6 +135,18 @@ async fn replay(server: &Server, case: &request::Case) -> Vec<(String, Option<St
         expected.insert(step.name.clone(), wanted.get("body").cloned().unwrap_or(Value::Null));
     }
     results
+}
+
+/// Who comes first, the next request or what happens in the background after this one, would be chance.
+async fn settle(server: &Server, path: &str, settled: impl Fn(&Value) -> bool) {
+    let until = tokio::time::Instant::now() + SETTLE_MAX;
+    while tokio::time::Instant::now() < until {
+        let answer = server.get(path).await;
+        if answer.code != 200 || settled(&answer.body) {
+            return;
+        }
+        tokio::time::sleep(SETTLE_STEP).await;
+    }
 }
 
 pub struct Answer {
@@ -158,7 +176,7 @@ async fn events(mut body: minik_apiserver::body::Body, limit: usize) -> Vec<u8> 
     let mut content: Vec<u8> = Vec::new();
     let lines = |content: &[u8]| content.iter().filter(|b| **b == b'\n').count();
     while lines(&content) < limit {
-        let wait = std::time::Duration::from_secs(EVENT_SECONDS_MAX);
+        let wait = Duration::from_secs(EVENT_SECONDS_MAX);
         match tokio::time::timeout(wait, body.frame()).await {
             Ok(Some(frame)) => content.extend(frame.expect("a frame").into_data().unwrap_or_else(|_| Bytes::new())),
             Ok(None) => break,

@@ -7,6 +7,8 @@ A case is a list of steps that share names; a step is one request:
     body (a tree), text (as it is), from STEP (that step's answer), of STEP (that step's body); the last two with
     set: [[path, value], [path]] (the second removes). `${STEP:path}` anywhere stands for a field of an answer.
     events: N makes it a watch that ends after N events.
+    settle: [path, condition, word] waits after the request until something in the background has done its work there: the
+    object is gone, or waits for nobody of Kubernetes' own to let it go, or has the condition (with that status or reason).
 """
 
 import copy
@@ -19,7 +21,7 @@ import yaml
 HERE = pathlib.Path(__file__).resolve().parent
 # What a body is when nothing else is said; golden files leave it out.
 USUAL_CONTENT = ("Content-Type", "application/json")
-REQUEST_FIELDS = ("method", "path", "headers", "body", "text", "from", "of", "set", "events")
+REQUEST_FIELDS = ("method", "path", "headers", "body", "text", "from", "of", "set", "events", "settle")
 PATCHES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -41,6 +43,8 @@ THIN = {
     "ends": {"dry", "other-version", "odd-propagation", "both-propagations", "negative-grace", "odd-body", "cut", "all-dry", "all-bad", "third", "foreground", "more-finalizers", "waits-still"},
     "faces": {"status-partial", "scale-partial", "status-delete", "scale-delete", "status-not-there"},
 }
+# Kinds about which a controller of the API server says something after a write: which condition, and with which status or reason.
+SETTLES = {"customresourcedefinitions": ["Established", "True"], "apiservices": ["Available"], "flowschemas": ["Dangling", "Found"]}
 # So many changes of an object are tried, spread evenly over its fields.
 CHANGES_MAX = {True: 60, False: 20}
 KEPT_OUT = ("apiVersion", "kind", "metadata")
@@ -170,6 +174,9 @@ class Kind:
             if same:
                 this["of"] = same[0]
                 del this["body"]
+            if self.plural in SETTLES and this["method"] != "GET" and "dryRun" not in this["path"]:
+                changed = self.object("rich" if name == "rich" or this["name"] == "all" else "minimal")["metadata"]["name"]
+                this["settle"] = [f"{self.collection}/{changed}", *SETTLES[self.plural]]
         return {"group": self.group, "case": f"{self.plural}-{name}", "steps": steps}
 
     def cases(self):
@@ -511,7 +518,7 @@ def written(file):
                 headers["Impersonate-User"] = given["as"]
             kind = given.get("type", "strategic" if method == "patch" else None)
             content = PATCHES.get(kind, kind)
-            more = {k: v for k, v in given.items() if k in ("body", "text", "from", "of", "set", "events", "whole")}
+            more = {k: v for k, v in given.items() if k in ("body", "text", "from", "of", "set", "events", "settle", "whole")}
             steps.append(step(given.get("name", f"{index:02}"), method.upper(), path, content, headers=headers, verb=given.get("verb", method), **more))
         made.append({"group": file.stem, "case": entry["case"], "steps": steps, "live": entry.get("live", False)})
     return made

@@ -34,6 +34,7 @@ HERE = ROOT / "tests/upstream"
 GOLDEN = HERE / "golden"
 KNOWN = HERE / "known.txt"
 SECONDS_MAX = 60
+SETTLE_SECONDS_MAX = 2
 SLOW_SECONDS = 3
 WATCH_SECONDS_MAX = 2
 NAME = "replay"
@@ -156,8 +157,28 @@ def run(server, cases):
             if time.monotonic() - began > SLOW_SECONDS:
                 print(f"slow: {server.name} took {time.monotonic() - began:.1f} s for {case['group']}/{case['case']}/{step['name']}", file=sys.stderr)
             raw[step["name"]] = parsed(content)
+            if "settle" in step:
+                settle(server, *step["settle"])
             answers[f"{case['group']}/{case['case']}/{step['name']}"] = normal.answer(names, step, status, headers, content)
     return answers
+
+
+def settle(server, path, condition, wanted=None):
+    """Waits until what happens in the background after a write has happened; who comes first would be chance."""
+    until = time.monotonic() + SETTLE_SECONDS_MAX
+    while time.monotonic() < until:
+        status, _, content = server.send({}, "GET", path, {}, None)
+        if status != 200 or settled(parsed(content), condition, wanted):
+            return
+        time.sleep(0.01)
+
+
+def settled(one, condition, wanted):
+    metadata = one["metadata"]
+    if "deletionTimestamp" in metadata:
+        return not any(name.endswith(".k8s.io") for name in metadata.get("finalizers", []))
+    found = [c for c in one.get("status", {}).get("conditions") or [] if c["type"] == condition]
+    return any(wanted in (None, c["status"], c.get("reason")) for c in found)
 
 
 def parsed(content):

@@ -4,6 +4,7 @@
 //! Called by: the API server for every write.
 //! Never: reads the clock (`now` is given), fills defaults, or validates the result.
 
+mod last_applied;
 mod managers;
 mod scale;
 mod set;
@@ -56,8 +57,6 @@ pub struct Write<'a> {
 
 /// The manager that what was there before the first apply belongs to.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
-/// kubectl's client-side apply keeps its configuration here; its server-side apply takes it over without conflicts.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const KUBECTL: &str = "kubectl";
 
 /// Lays `said` over `live` without any ownership: what admission policies do.
@@ -263,11 +262,9 @@ impl Applier<'_> {
         walk::remove(structure, merged, &gone)
     }
 
-    /// Conflicts about fields that kubectl's own client-side apply had set are no conflicts.
+    /// Conflicts about fields that kubectl's own client-side apply had set, and nobody else since, are no conflicts.
     fn take_over(&self, applied: &Value, entries: Vec<Entry>, conflicts: Vec<Conflict>) -> Result<Outcome, Status> {
-        let last: Option<Value> =
-            object::annotation(self.live, LAST_APPLIED).and_then(|a| serde_json::from_str(a).ok());
-        let allowed = last.map(|last| walk::present(self.structure, &last)).unwrap_or_default();
+        let allowed = last_applied::unchanged(self.structure, self.live, self.write.api_version);
         let left: Vec<Conflict> = conflicts
             .into_iter()
             .map(|c| Conflict { fields: c.fields.difference(&allowed), owner: c.owner })
@@ -281,18 +278,14 @@ impl Applier<'_> {
 
     fn finish(&self, applied: &Value, live: Option<&Value>, outcome: Outcome) -> Value {
         let Outcome { mut object, entries, changed } = outcome;
-        if self.write.manager == KUBECTL && object::annotation(&object, LAST_APPLIED).is_some() {
-            let mut configuration = applied.clone();
-            if let Some(annotations) = configuration["metadata"]["annotations"].as_object_mut() {
-                annotations.remove(LAST_APPLIED);
-            }
-            object["metadata"]["annotations"][LAST_APPLIED] = format!("{configuration}\n").into();
-        }
         let former = live.and_then(managers::decode).unwrap_or_default();
-        if !changed && former == entries {
-            return live.cloned().unwrap_or(object);
+        match live {
+            Some(live) if !changed && former == entries => object = live.clone(),
+            _ => managers::write(&mut object, entries),
         }
-        managers::write(&mut object, entries);
+        if self.write.manager == KUBECTL {
+            last_applied::follow(&mut object, applied);
+        }
         object
     }
 }

@@ -1,5 +1,6 @@
 //! Server-side apply, as a user of kubectl would see it.
 
+use super::last_applied::LAST_APPLIED;
 use super::*;
 use expect_test::{Expect, expect};
 
@@ -170,6 +171,42 @@ fn kubectl_takes_over_from_its_own_client_side_apply() {
     assert_eq!(run(Some(&created), changed.clone(), "other", false).unwrap_err().code, 409);
     let live = ok(Some(&created), changed, "kubectl");
     assert_eq!(live["spec"]["replicas"], 5);
+}
+
+/// kubectl once took whatever its last configuration named, also what somebody else had changed since.
+#[test]
+fn kubectl_does_not_take_over_what_others_changed_since_its_client_side_apply() {
+    let configuration = deployment(json!({"replicas": 3}));
+    let mut created = configuration.clone();
+    created["metadata"]["annotations"] = json!({LAST_APPLIED: configuration.to_string()});
+    track_update(None, &mut created, "kubectl-client-side-apply", Operation::Update, DEPLOYMENT, "apps/v1", "", NOW);
+    let mut scaled = created.clone();
+    scaled["spec"]["replicas"] = 4.into();
+    track_update(Some(&created), &mut scaled, "other", Operation::Update, DEPLOYMENT, "apps/v1", "", NOW);
+    assert_eq!(run(Some(&scaled), deployment(json!({"replicas": 5})), "kubectl", false).unwrap_err().code, 409);
+}
+
+#[test]
+fn the_last_configuration_follows_what_kubectl_applies() {
+    let mut applied = deployment(json!({"replicas": 3}));
+    applied["metadata"]["annotations"] = Value::Null;
+    applied["metadata"]["labels"] = json!({"a": "<b>"});
+    let mut live = ok(None, applied.clone(), "kubectl");
+    assert!(live["metadata"]["annotations"].get(LAST_APPLIED).is_none());
+    live["metadata"]["annotations"] = json!({LAST_APPLIED: "anything"});
+    let said = |live: &Value, manager| ok(Some(live), applied.clone(), manager)["metadata"]["annotations"].clone();
+    assert_eq!(said(&live, "other")[LAST_APPLIED], "anything");
+    expect![[r#""{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"metadata\":{\"labels\":{\"a\":\"\\u003cb\\u003e\"},\"name\":\"web\",\"namespace\":\"default\"},\"spec\":{\"replicas\":3}}\n""#]]
+        .assert_eq(&said(&live, "kubectl")[LAST_APPLIED].to_string());
+}
+
+#[test]
+fn null_for_a_map_or_a_list_takes_nothing_from_others() {
+    let live = ok(None, deployment(containers(json!([{"name": "a", "image": "i"}]))), "one");
+    let mut said = deployment(containers(Value::Null));
+    said["metadata"]["labels"] = Value::Null;
+    let applied = ok(Some(&live), said, "two");
+    assert_eq!(applied["spec"], live["spec"]);
 }
 
 #[test]

@@ -334,6 +334,9 @@ pub fn merge(structure: Structure<'_>, live: &Value, config: &Value, at_root: bo
         (Value::Array(old), Value::Array(new)) if structure.elements() != Elements::Atomic => {
             merge_lists(structure, old, new)
         }
+        // A map or list of which nothing is said keeps what others put there.
+        (Value::Object(old), Value::Null) if !old.is_empty() && !is_leaf_map(structure) => live.clone(),
+        (Value::Array(old), Value::Null) if !old.is_empty() && structure.elements() != Elements::Atomic => live.clone(),
         _ => config.clone(),
     }
 }

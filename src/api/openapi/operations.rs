@@ -52,6 +52,9 @@ pub(super) const DELETE_COLLECTION: &[Parameter] = &[
     ("timeoutSeconds", "integer"),
 ];
 
+/// What every built-in kind is written in.
+pub(super) const ENCODINGS: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
 /// One operation of one path.
 #[derive(Clone)]
 pub(super) struct Operation<'a> {
@@ -79,17 +82,22 @@ pub(super) fn share_parameters(operations: &mut [Operation]) -> Vec<Parameter> {
     shared
 }
 
-/// The query parameters that a type of options stands for.
+/// The query parameters that a type of options stands for. Upstream leaves out what is a struct in Go.
 pub(super) fn options(kind: &str) -> Vec<Parameter> {
     let fields = Type::of_kind("", "v1", kind).map(Type::fields).unwrap_or_default();
     let fields = fields.iter().filter(|f| !matches!(f.name(), "kind" | "apiVersion"));
-    fields
-        .map(|f| match f.form() {
-            Form::Bool => (f.name(), "boolean"),
-            Form::Int32 | Form::Int64 => (f.name(), "integer"),
-            _ => (f.name(), "string"),
-        })
-        .collect()
+    fields.filter_map(|f| Some((f.name(), parameter_type(f.form())?))).collect()
+}
+
+/// Of a list, that of its elements.
+fn parameter_type(form: Form) -> Option<&'static str> {
+    match form {
+        Form::Bool => Some("boolean"),
+        Form::Int32 | Form::Int64 => Some("integer"),
+        Form::List(element) => parameter_type(element.form()),
+        Form::String => Some("string"),
+        _ => None,
+    }
 }
 
 pub(super) fn collection_operations<'a>(r: &Resource, body: &'a Body, path: &Location) -> Vec<Operation<'a>> {
@@ -246,36 +254,33 @@ pub(super) fn connect_operation(
     }
 }
 
+/// In upstream's order.
 pub(super) fn request_types(o: &Operation, body: &Body) -> Vec<&'static str> {
     match (o.action, body.is_custom) {
         ("patch", false) => vec![
-            "application/apply-patch+yaml",
             "application/json-patch+json",
             "application/merge-patch+json",
             "application/strategic-merge-patch+json",
+            "application/apply-patch+yaml",
         ],
         ("patch", true) => {
-            vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"]
+            vec!["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"]
         }
         (_, false) => vec!["*/*"],
         (_, true) => vec!["application/json", "application/yaml"],
     }
 }
 
+/// In upstream's order.
 pub(super) fn answer_types(o: &Operation, body: &Body) -> Vec<&'static str> {
     match (o.action, body.is_custom) {
         ("connect", _) => vec!["*/*"],
-        ("get", false) if o.gives.is_empty() => {
-            vec!["application/json", "application/vnd.kubernetes.protobuf", "application/yaml", "text/plain"]
+        ("get", false) if o.gives.is_empty() => [&["text/plain"], ENCODINGS.as_slice()].concat(),
+        ("list", false) => {
+            let streams = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+            [ENCODINGS.as_slice(), &streams].concat()
         }
-        ("list", false) => vec![
-            "application/json",
-            "application/json;stream=watch",
-            "application/vnd.kubernetes.protobuf",
-            "application/vnd.kubernetes.protobuf;stream=watch",
-            "application/yaml",
-        ],
-        (_, false) => vec!["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"],
+        (_, false) => ENCODINGS.to_vec(),
         (_, true) => vec!["application/json", "application/yaml"],
     }
 }

@@ -4,10 +4,11 @@
 //! Called by: `openapi`; the API server for custom resources.
 //! Never: writes schemas; it names them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::operations::{
-    Operation, PRETTY, answer_types, collection_operations, connect_operation, create, list_operation,
+    ENCODINGS, Operation, PRETTY, answer_types, collection_operations, connect_operation, create, list_operation,
     object_operations, options, patch, read, replace, request_types, share_parameters,
 };
 use super::schemas::push;
@@ -120,10 +121,7 @@ impl Paths {
         let at = format!("{}/{}", path.object, sub.name);
         self.item(&at, r, body, kind.clone(), &path.parameters, all, schemas);
         if is_proxy {
-            let below = methods.iter().map(|m| Operation {
-                parameters: Vec::new(),
-                ..connect_operation(r, m, &kind.kind, "proxy", "ProxyWithPath")
-            });
+            let below = methods.iter().map(|m| connect_operation(r, m, &kind.kind, "proxy", "ProxyWithPath"));
             let in_path: Vec<&str> = path.parameters.iter().copied().chain(["path"]).collect();
             self.item(&format!("{at}/{{path}}"), r, body, kind.clone(), &in_path, below.collect(), schemas);
         }
@@ -187,12 +185,11 @@ impl Paths {
             (Dialect::V2, Some(takes)) => {
                 let required = if o.action.starts_with("delete") { "" } else { r#","required":true"# };
                 parameters.insert(0, format!(r#"{{"name":"body","in":"body"{required},"schema":{takes}}}"#));
-                out.push_str(&format!(r#","consumes":[{}]"#, quoted_list(&request_types(o, body))));
             }
             (_, None) => {}
         }
         if self.dialect == Dialect::V2 {
-            out.push_str(&format!(r#","produces":[{}],"schemes":["https"]"#, quoted_list(&answer_types(o, body))));
+            out.push_str(&media(&request_types(o, body), &answer_types(o, body)));
         }
         if !parameters.is_empty() {
             out.push_str(&format!(r#","parameters":[{}]"#, parameters.join(",")));
@@ -246,9 +243,6 @@ impl Paths {
 
     /// A path that answers with what the server has.
     pub fn discovery(&mut self, schemas: &mut Schemas, path: &str, group: &str, kind: &str) {
-        let name = format!("{META}{kind}");
-        schemas.want(&name);
-        let types = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
         let words: Vec<&str> = path.split('/').filter(|w| !w.is_empty()).skip(1).collect();
         let (verb, description, tag) = match kind {
             "APIResourceList" => ("APIResources", "get available resources", tag(group, words.last().unwrap_or(&""))),
@@ -257,32 +251,80 @@ impl Paths {
         };
         let version = if kind == "APIResourceList" { words.last().copied().unwrap_or("") } else { "" };
         let group = if group == "apis" { String::new() } else { group_id(group) };
-        let schema = self.reference(&name);
-        let answer = match self.dialect {
-            Dialect::V2 => format!(r#""schema":{schema}"#),
-            Dialect::V3 => format!(r#""content":{}"#, content(&types, &schema)),
-        };
-        let item = format!(
-            r#""get":{{"tags":["{tag}"],"description":"{description}","operationId":"get{group}{}{verb}","responses":{{"200":{{"description":"OK",{answer}}},"401":{{"description":"Unauthorized"}}}}}}"#,
-            capitalised(version)
-        );
-        self.written.push((path.into(), item));
+        let id = format!("get{group}{}{verb}", capitalised(version));
+        let name = format!("{META}{kind}");
+        schemas.want(&name);
+        let document =
+            Document { tag: &tag, description, id: &id, takes: &ENCODINGS, gives: &ENCODINGS, name: Some(&name) };
+        self.document(path, &document);
     }
 
     /// `/version/`
     pub fn version(&mut self, schemas: &mut Schemas) {
-        let (path, tag, info) = ("/version/", "version", "io.k8s.apimachinery.pkg.version.Info");
-        schemas.want(info);
-        let schema = self.reference(info);
-        let answer = match self.dialect {
-            Dialect::V2 => format!(r#"{{"description":"OK","schema":{schema}}}"#),
-            Dialect::V3 => format!(r#"{{"description":"OK","content":{}}}"#, content(&["application/json"], &schema)),
+        let name = "io.k8s.apimachinery.pkg.version.Info";
+        schemas.want(name);
+        self.document(
+            "/version/",
+            &Document {
+                tag: "version",
+                description: "get the version information for this server",
+                id: "getCodeVersion",
+                takes: &["application/json"],
+                gives: &["application/json"],
+                name: Some(name),
+            },
+        );
+    }
+
+    /// Where others learn who signs the tokens of service accounts.
+    pub fn issuer(&mut self) {
+        self.document(
+            "/.well-known/openid-configuration/",
+            &Document {
+                tag: "WellKnown",
+                description: "get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'",
+                id: "getServiceAccountIssuerOpenIDConfiguration",
+                takes: &[],
+                gives: &["application/json"],
+                name: None,
+            },
+        );
+    }
+
+    /// The keys of those tokens.
+    pub fn issuer_keys(&mut self) {
+        self.document("/openid/v1/jwks/", &Document {
+            tag: "openid",
+            description: "get service account issuer OpenID JSON Web Key Set (contains public token verification keys)",
+            id: "getServiceAccountIssuerOpenIDKeyset",
+            takes: &[],
+            gives: &["application/jwk-set+json"],
+            name: None,
+        });
+    }
+
+    fn document(&mut self, path: &str, document: &Document<'_>) {
+        let Document { tag, description, id, takes, gives, name } = *document;
+        let schema = name.map_or_else(|| r#"{"type":"string"}"#.into(), |name| self.reference(name));
+        let (media, answer) = match self.dialect {
+            Dialect::V2 => (media(takes, gives), format!(r#""schema":{schema}"#)),
+            Dialect::V3 => (String::new(), format!(r#""content":{}"#, content(gives, &schema))),
         };
         let item = format!(
-            r#""get":{{"tags":["{tag}"],"description":"get the version information for this server","operationId":"getCodeVersion","responses":{{"200":{answer},"401":{{"description":"Unauthorized"}}}}}}"#
+            r#""get":{{"tags":["{tag}"],"description":"{description}","operationId":"{id}"{media},"responses":{{"200":{{"description":"OK",{answer}}},"401":{{"description":"Unauthorized"}}}}}}"#
         );
         self.written.push((path.into(), item));
     }
+}
+
+/// A path that only answers: what it is called, in which media types, and the name of what it gives if that has one.
+struct Document<'a> {
+    tag: &'a str,
+    description: &'a str,
+    id: &'a str,
+    takes: &'a [&'a str],
+    gives: &'a [&'a str],
+    name: Option<&'a str>,
 }
 
 /// Where a resource is, and how its operations are called.
@@ -319,7 +361,14 @@ impl Location {
     }
 }
 
+/// What an operation of v2 takes and gives.
+fn media(takes: &[&str], gives: &[&str]) -> String {
+    let takes = if takes.is_empty() { String::new() } else { format!(r#","consumes":[{}]"#, quoted_list(takes)) };
+    format!(r#"{takes},"produces":[{}],"schemes":["https"]"#, quoted_list(gives))
+}
+
 fn content(types: &[&str], schema: &str) -> String {
+    let types: BTreeSet<&&str> = types.iter().collect();
     let entries: Vec<String> = types.iter().map(|t| format!(r#""{t}":{{"schema":{schema}}}"#)).collect();
     format!("{{{}}}", entries.join(","))
 }

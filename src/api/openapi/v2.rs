@@ -27,6 +27,8 @@ pub fn document_v2(descriptions: &Descriptions, further: impl FnOnce(&mut Paths,
         }
     }
     paths.version(&mut schemas);
+    paths.issuer();
+    paths.issuer_keys();
     further(&mut paths, &mut schemas);
     let mut out = format!(r#"{{"swagger":"2.0","info":{INFO},"paths":{{"#);
     out.push_str(&paths.finish());

@@ -7,7 +7,6 @@
 use serde_json::Value;
 
 use super::check::{At, Errors};
-use super::metadata;
 use crate::names;
 use crate::status::FieldError;
 
@@ -27,9 +26,8 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// These are checked as if they were new, their finalizers too.
+/// These are checked as if they were new.
 pub fn update(kind: &str, object: &At<'_>, _: &Value, errors: &mut Errors) {
-    metadata::finalizers(&object.get("metadata").get("finalizers"), errors);
     create(kind, object, errors);
 }
 

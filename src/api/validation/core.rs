@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::check::{At, Errors};
 use super::{core_type, scheduling, service};
 use crate::quantity::Quantity;
+use crate::status::FieldError;
 use crate::{go_json, names};
 
 /// A ConfigMap or a Secret holds at most this many bytes.
@@ -486,10 +487,7 @@ fn limit_range(spec: &At<'_>, errors: &mut Errors) {
     let mut seen: Vec<String> = Vec::new();
     for limit in spec.get("limits").items() {
         let kind = limit.get("type");
-        errors.qualified_name(&kind);
-        if !kind.text().contains('/') && !matches!(kind.text(), "Pod" | "Container" | "PersistentVolumeClaim") {
-            errors.invalid(&kind, "must be a standard limit type or fully qualified");
-        }
+        limit_type(&kind, errors);
         if seen.iter().any(|s| s == kind.text()) {
             errors.duplicate(&kind);
         }
@@ -503,6 +501,18 @@ fn limit_range(spec: &At<'_>, errors: &mut Errors) {
         }
         limit_bounds(&limit, errors);
     }
+}
+
+fn limit_type(kind: &At<'_>, errors: &mut Errors) {
+    // An absent type is an empty one.
+    let said = Value::from(kind.text());
+    let kind = kind.showing(&said);
+    let faults = names::qualified_name(kind.text());
+    let is_standard = matches!(kind.text(), "Pod" | "Container" | "PersistentVolumeClaim");
+    if faults.is_empty() && !is_standard && !kind.text().contains('/') {
+        errors.invalid(&kind, "must be a standard limit type or fully qualified");
+    }
+    errors.faults(&kind, faults);
 }
 
 fn limit_bounds(limit: &At<'_>, errors: &mut Errors) {
@@ -559,7 +569,12 @@ fn quota(spec: &At<'_>, errors: &mut Errors) {
     quota_amounts(&spec.get("hard"), errors);
     let scopes = spec.get("scopes");
     for scope in scopes.items() {
-        scope_of_quota(&scope, &scopes, &spec.get("hard"), errors);
+        if !SCOPES.contains(&scope.text()) {
+            errors.invalid(&scopes, "unsupported scope");
+        }
+        if misapplied(scope.text(), &spec.get("hard")) {
+            errors.invalid(&scopes, MISAPPLIED);
+        }
     }
     if conflict(scopes.items().map(|s| s.value.as_str().unwrap_or_default())) {
         errors.invalid(&scopes, "conflicting scopes");
@@ -569,7 +584,12 @@ fn quota(spec: &At<'_>, errors: &mut Errors) {
     for expression in expressions.items() {
         // Upstream's path names the list and not the element.
         let at = |field: &'static str| expressions.get(field);
-        scope_expression(&expression, at, &spec.get("hard"), errors);
+        scope_expression(&expression, at, errors);
+        if misapplied(expression.get("scopeName").text(), &spec.get("hard")) {
+            let fault = FieldError::invalid(expressions.path(), &Value::Null, MISAPPLIED);
+            errors.0.push(FieldError { value: Some(as_go(selector.value)), ..fault });
+        }
+        scope_values(&expression, at, errors);
     }
     if conflict(expressions.items().map(|e| e.value["scopeName"].as_str().unwrap_or_default())) {
         errors.invalid(&expressions.showing(&Value::Null), "conflicting scopes");
@@ -592,20 +612,29 @@ fn conflict<'a>(scopes: impl Iterator<Item = &'a str>) -> bool {
     both("BestEffort", "NotBestEffort") || both("Terminating", "NotTerminating")
 }
 
-/// `shown` is where upstream reports it.
-fn scope_of_quota(scope: &At<'_>, shown: &At<'_>, hard: &At<'_>, errors: &mut Errors) {
-    if !SCOPES.contains(&scope.text()) {
-        return errors.invalid(shown, "unsupported scope");
-    }
-    for _ in hard.entries().filter(|(resource, _)| !counts_in(scope.text(), resource)) {
-        errors.invalid(shown, "unsupported scope applied to resource");
-    }
+const MISAPPLIED: &str = "unsupported scope applied to resource";
+
+fn misapplied(scope: &str, hard: &At<'_>) -> bool {
+    hard.entries().any(|(resource, _)| !counts_in(scope, resource))
 }
 
-/// Whether a scope can tell apart objects that use this resource. Of qualified names nobody knows.
+/// A selector of scopes under the names its fields have in upstream's program, where it is quoted whole.
+fn as_go(selector: &Value) -> String {
+    let expression = |e: &Value| {
+        let said = |field: &str| Value::from(e[field].as_str().unwrap_or_default());
+        let values = &e["values"];
+        format!("{{\"ScopeName\":{},\"Operator\":{},\"Values\":{values}}}", said("scopeName"), said("operator"))
+    };
+    let list: Vec<String> = selector["matchExpressions"].as_array().into_iter().flatten().map(expression).collect();
+    format!("{{\"MatchExpressions\":[{}]}}", list.join(","))
+}
+
+/// Whether a scope can tell apart objects that use this resource. Of qualified names nobody knows, and of scopes that
+/// are none it is said elsewhere.
 fn counts_in(scope: &str, resource: &str) -> bool {
     match (scope, resource) {
         (_, qualified) if qualified.contains('/') => true,
+        (unknown, _) if !SCOPES.contains(&unknown) => true,
         ("VolumeAttributesClass", "persistentvolumeclaims" | "requests.storage") => true,
         ("VolumeAttributesClass", _) => false,
         (_, "pods") => true,
@@ -615,20 +644,29 @@ fn counts_in(scope: &str, resource: &str) -> bool {
     }
 }
 
-fn scope_expression<'a>(expression: &At<'_>, at: impl Fn(&'static str) -> At<'a>, hard: &At<'_>, errors: &mut Errors) {
-    let (scope, operator, values) = (expression.get("scopeName"), expression.get("operator"), expression.get("values"));
-    let place = at("scopeName");
-    let said = Value::from(scope.text());
-    scope_of_quota(&scope, &place.showing(&said), hard, errors);
-    let (place, said) = (at("operator"), Value::from(operator.text()));
-    let operated = place.showing(&said);
-    match operator.text() {
-        "In" | "NotIn" if !matches!(scope.text(), "PriorityClass" | "VolumeAttributesClass") => errors.invalid(
+fn scope_expression<'a>(expression: &At<'_>, at: impl Fn(&'static str) -> At<'a>, errors: &mut Errors) {
+    let scope = Value::from(expression.get("scopeName").text());
+    if !SCOPES.iter().any(|known| scope == *known) {
+        errors.invalid(&at("scopeName").showing(&scope), "unsupported scope");
+    }
+}
+
+fn scope_values<'a>(expression: &At<'_>, at: impl Fn(&'static str) -> At<'a>, errors: &mut Errors) {
+    let (scope, values) = (expression.get("scopeName"), expression.get("values"));
+    let operator = Value::from(expression.get("operator").text());
+    let place = at("operator");
+    let operated = place.showing(&operator);
+    let takes_values =
+        !SCOPES.contains(&scope.text()) || matches!(scope.text(), "PriorityClass" | "VolumeAttributesClass");
+    if !takes_values && operator != "Exists" {
+        errors.invalid(
             &operated,
             "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
              ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
              ResourceQuotaScopeCrossNamespacePodAffinity",
-        ),
+        );
+    }
+    match operated.text() {
         "In" | "NotIn" if values.len() == 0 => {
             let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
             errors.required(&at("values"), why);

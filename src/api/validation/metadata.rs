@@ -11,7 +11,7 @@ use super::pod_certificates;
 use crate::names;
 
 /// All annotations of an object together.
-const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
+pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 const MANAGER_BYTES_MAX: usize = 128;
 
 /// What a name must look like.
@@ -24,6 +24,8 @@ pub enum NameRule<'a> {
     Address,
     /// Of a definition: this, its `plural.group`.
     Definition(&'a str),
+    /// Of an APIService: this, its `version.group`.
+    ApiService(&'a str),
     /// Of a trust bundle of this signer, or of nobody.
     TrustBundle(&'a str),
     /// Checked with the rest of the object.
@@ -42,6 +44,11 @@ impl NameRule<'_> {
                 faults.extend((name != wanted).then(|| DEFINITION_NAME.to_string()));
                 faults
             }
+            NameRule::ApiService(wanted) => {
+                let faults = names::path_segment(name);
+                let other = faults.is_empty() && name != wanted;
+                if other { vec![format!("must be `spec.version+\".\"+spec.group`: {wanted:?}")] } else { faults }
+            }
             NameRule::TrustBundle(signer) => pod_certificates::bundle_name(name, signer),
             NameRule::Free => Vec::new(),
         }
@@ -50,7 +57,7 @@ impl NameRule<'_> {
     fn faults_of_prefix(self, prefix: &str) -> Vec<String> {
         let masked = names::masked_prefix(prefix);
         match self {
-            NameRule::PathSegment => self.faults(prefix),
+            NameRule::PathSegment | NameRule::ApiService(_) => self.faults(prefix),
             NameRule::Definition(wanted) if prefix == wanted => names::dns1123_subdomain(&masked),
             rule => rule.faults(&masked),
         }
@@ -141,7 +148,7 @@ fn owners(at: &At<'_>, errors: &mut Errors) {
 /// Finalizers that need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
 
-pub fn finalizers(at: &At<'_>, errors: &mut Errors) {
+fn finalizers(at: &At<'_>, errors: &mut Errors) {
     let mut has = [false; 2];
     for finalizer in at.items() {
         errors.faults(&at.showing(finalizer.value), names::qualified_name(finalizer.text()));
@@ -182,7 +189,43 @@ fn managed_fields(at: &At<'_>, errors: &mut Errors) {
 
 pub fn update(object: &At<'_>, old: &Value, finalizer: FinalizerRule, errors: &mut Errors) {
     let metadata = object.get("metadata");
-    let before = &old["metadata"];
+    // What holds for a new object comes first, then what may not change, then what only some kinds ask for.
+    common(&metadata, errors);
+    finalizers(&metadata.get("finalizers"), errors);
+    changed(&metadata, &old["metadata"], errors);
+    standard_finalizers(&metadata.get("finalizers"), finalizer, errors);
+}
+
+/// What of a kind upstream checks more than once, in the order of its layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layers<'a> {
+    /// The server for every kind, and the kind itself.
+    Two,
+    /// The kind itself first as changed, then as if it were new.
+    Three(NameRule<'a>),
+}
+
+/// As `update`, of a kind without declarative validation: what is wrong is told by every layer that sees it.
+pub fn update_by_layers(object: &At<'_>, old: &Value, layers: Layers<'_>, errors: &mut Errors) {
+    let metadata = object.get("metadata");
+    let as_new = |errors: &mut Errors| {
+        common(&metadata, errors);
+        finalizers(&metadata.get("finalizers"), errors);
+    };
+    as_new(errors);
+    for _ in 0..2 {
+        changed(&metadata, &old["metadata"], errors);
+        common(&metadata, errors);
+    }
+    if let Layers::Three(rule) = layers {
+        let name = metadata.get("name");
+        errors.faults(&name, rule.faults(name.text()));
+        as_new(errors);
+    }
+}
+
+/// What an update may not change of metadata.
+fn changed(metadata: &At<'_>, before: &Value, errors: &mut Errors) {
     let list = metadata.get("finalizers");
     if !before["deletionTimestamp"].is_null() {
         let known = before["finalizers"].as_array().map_or(&[][..], Vec::as_slice);
@@ -207,6 +250,4 @@ pub fn update(object: &At<'_>, old: &Value, finalizer: FinalizerRule, errors: &m
     for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         errors.immutable(&metadata.get(field), &before[field]);
     }
-    common(&metadata, errors);
-    standard_finalizers(&list, finalizer, errors);
 }

@@ -34,6 +34,7 @@ mod workload_status;
 mod workloads;
 
 pub use definition::schemas;
+pub(crate) use metadata::ANNOTATIONS_BYTES_MAX;
 pub use pod_certificates::outcome as certificate_outcome;
 
 use serde_json::Value;
@@ -41,25 +42,30 @@ use serde_json::Value;
 use crate::schema::Type;
 use crate::{FieldError, go_json, registry};
 use check::{At, Errors};
-use metadata::{FinalizerRule, NameRule};
+use metadata::{FinalizerRule, Layers, NameRule};
 
 /// What names of a kind must look like.
 fn name_rule(group: &str, kind: &str) -> NameRule<'static> {
     match kind {
-        // The older sort may be named anything.
-        "Event" if group.is_empty() => NameRule::Free,
+        "Event" if is_core_event(group, kind) => NameRule::PathSegment,
         "Namespace" | "Service" | "StatefulSet" => NameRule::Label,
         "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" | "PodDisruptionBudget" => NameRule::PathSegment,
-        "APIService" | "Binding" | "Eviction" | "Scale" => NameRule::Free,
+        "Binding" | "Eviction" | "Scale" => NameRule::Free,
         "CertificateSigningRequest" => NameRule::Free,
         "IPAddress" => NameRule::Address,
         _ => NameRule::Subdomain,
     }
 }
 
+/// The older sort of Events has no rules for its metadata but those of every object, which come last.
+fn is_core_event(group: &str, kind: &str) -> bool {
+    group.is_empty() && kind == "Event"
+}
+
 /// Upstream checks most kinds with more rules than the others.
-fn finalizer_rule(group: &str) -> FinalizerRule {
+fn finalizer_rule(group: &str, kind: &str) -> FinalizerRule {
     match group {
+        _ if is_core_event(group, kind) => FinalizerRule::Any,
         "admissionregistration.k8s.io"
         | "apiextensions.k8s.io"
         | "apiregistration.k8s.io"
@@ -81,16 +87,16 @@ fn is_stored(group: &str, version: &str, kind: &str) -> bool {
 
 pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(object), Errors::default());
+    if is_core_event(group, kind) {
+        by_group(group, kind, &at, None, &mut errors);
+        if errors.is_empty() {
+            metadata_of_new(group, version, kind, &at, &mut errors);
+        }
+        return errors.into_list();
+    }
     // Events of the newer group say first what Events of either must be.
     if is_stored(group, version, kind) && group != "events.k8s.io" {
-        let of_definition = definition::name(object);
-        let rule = match kind {
-            "CustomResourceDefinition" => NameRule::Definition(&of_definition),
-            "ClusterTrustBundle" => NameRule::TrustBundle(object["spec"]["signerName"].as_str().unwrap_or("")),
-            _ => name_rule(group, kind),
-        };
-        let namespaced = is_namespaced(group, version, kind);
-        metadata::create(&at, rule, finalizer_rule(group), namespaced, &mut errors);
+        metadata_of_new(group, version, kind, &at, &mut errors);
     }
     by_group(group, kind, &at, None, &mut errors);
     told(group, errors)
@@ -104,6 +110,18 @@ fn told(group: &str, errors: Errors) -> Vec<FieldError> {
     }
 }
 
+fn metadata_of_new(group: &str, version: &str, kind: &str, at: &At<'_>, errors: &mut Errors) {
+    let (of_definition, of_service) = (definition::name(at.value), others::api_service_name(at.value));
+    let spec = at.get("spec");
+    let rule = match kind {
+        "CustomResourceDefinition" => NameRule::Definition(&of_definition),
+        "APIService" => NameRule::ApiService(&of_service),
+        "ClusterTrustBundle" => NameRule::TrustBundle(spec.value["signerName"].as_str().unwrap_or_default()),
+        _ => name_rule(group, kind),
+    };
+    metadata::create(at, rule, finalizer_rule(group, kind), is_namespaced(group, version, kind), errors);
+}
+
 /// Of a new Service, what has to be sound before an address can be given.
 pub fn service_addressing(service: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
@@ -115,7 +133,14 @@ pub fn service_addressing(service: &Value) -> Vec<FieldError> {
 pub fn update(group: &str, version: &str, kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let (at, mut errors) = (At::root(new), Errors::default());
     if is_stored(group, version, kind) {
-        metadata::update(&at, old, finalizer_rule(group), &mut errors);
+        match kind {
+            "CustomResourceDefinition" => metadata::update_by_layers(&at, old, Layers::Two, &mut errors),
+            "APIService" => {
+                let name = others::api_service_name(new);
+                metadata::update_by_layers(&at, old, Layers::Three(NameRule::ApiService(&name)), &mut errors);
+            }
+            _ => metadata::update(&at, old, finalizer_rule(group, kind), &mut errors),
+        }
     }
     by_group(group, kind, &at, Some(old), &mut errors);
     told(group, errors)
@@ -126,7 +151,7 @@ pub fn custom(new: &Value, old: Option<&Value>, namespaced: bool) -> Vec<FieldEr
     let (at, mut errors) = (At::root(new), Errors::default());
     match old {
         None => metadata::create(&at, NameRule::Subdomain, FinalizerRule::Any, namespaced, &mut errors),
-        Some(old) => metadata::update(&at, old, FinalizerRule::Any, &mut errors),
+        Some(old) => metadata::update_by_layers(&at, old, Layers::Two, &mut errors),
     }
     errors.into_list()
 }
@@ -176,7 +201,10 @@ pub fn update_subresource(
     if !is_stored(group, version, kind) {
         return errors.into_list();
     }
-    metadata::update(&at, old, finalizer_rule(group), &mut errors);
+    match kind {
+        "CustomResourceDefinition" | "APIService" => metadata::update_by_layers(&at, old, Layers::Two, &mut errors),
+        _ => metadata::update(&at, old, finalizer_rule(group, kind), &mut errors),
+    }
     match (kind, subresource) {
         ("Node", "status") => core::update(kind, &at, old, &mut errors),
         ("CertificateSigningRequest", "status" | "approval") => {

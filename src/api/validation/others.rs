@@ -77,16 +77,15 @@ fn for_nodes(scheduling: &At<'_>, errors: &mut Errors) {
 const GROUP_PRIORITY_MAX: i64 = 20_000;
 const VERSION_PRIORITY_MAX: i64 = 1000;
 
+/// What an APIService must be called.
+pub fn api_service_name(object: &Value) -> String {
+    let text = |field: &str| object["spec"][field].as_str().unwrap_or("");
+    format!("{}.{}", text("version"), text("group"))
+}
+
 fn api_service(object: &At<'_>, errors: &mut Errors) {
-    let (metadata, spec) = (object.get("metadata"), object.get("spec"));
+    let spec = object.get("spec");
     let (group, version) = (spec.get("group"), spec.get("version"));
-    let name = metadata.get("name");
-    let required = format!("{}.{}", version.text(), group.text());
-    let faults = names::path_segment(name.text());
-    if faults.is_empty() && name.text() != required && !name.text().is_empty() {
-        errors.invalid(&name, format!("must be `spec.version+\".\"+spec.group`: {required:?}"));
-    }
-    errors.faults(&name, faults);
     if group.text().is_empty() {
         if version.text() != "v1" {
             errors.required(&group, "only v1 may have an empty group and it better be legacy kube");

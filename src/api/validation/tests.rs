@@ -355,9 +355,9 @@ fn scopes_of_a_quota_fit_what_it_counts() {
         expect![[r#"
         spec.scopes: Invalid value: ["Terminating","X"]: unsupported scope applied to resource
         spec.scopes: Invalid value: ["Terminating","X"]: unsupported scope
-        spec.scopeSelector.matchExpressions.scopeName: Invalid value: "BestEffort": unsupported scope applied to resource
+        spec.scopeSelector.matchExpressions: Invalid value: {"MatchExpressions":[{"ScopeName":"BestEffort","Operator":"In","Values":null},{"ScopeName":"PriorityClass","Operator":"Y","Values":null}]}: unsupported scope applied to resource
         spec.scopeSelector.matchExpressions.operator: Invalid value: "In": must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity
-        spec.scopeSelector.matchExpressions.scopeName: Invalid value: "PriorityClass": unsupported scope applied to resource
+        spec.scopeSelector.matchExpressions.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector
         spec.scopeSelector.matchExpressions.operator: Invalid value: "Y": not a valid selector operator
     "#]],
     );

@@ -2,7 +2,7 @@
 //! them.
 //!
 //! Owns: creating and mending those objects, the condition `Dangling`, and handing changes to `Fairness`.
-//! Called by: `ApiServer::build`, which starts it as a task.
+//! Called by: `ApiServer::build`, which waits for the defaults; the rest is a task.
 //! Never: changes an object that an administrator took over.
 
 use std::collections::BTreeMap;
@@ -28,15 +28,16 @@ const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
 
 type Known = BTreeMap<String, Arc<Value>>;
 
-/// Follows both kinds until the server stops.
-pub fn start(core: &Arc<Core>) {
+/// Makes the defaults, so that already the first request finds its schema, and follows both kinds until the server stops.
+pub async fn start(core: &Arc<Core>) {
+    let there = |resource| known(core.objects.list(resource, ""));
+    keep_defaults(core, &there(resources::PRIORITYLEVELCONFIGURATIONS), &there(resources::FLOWSCHEMAS)).await;
+    let levels = core.objects.follow(resources::PRIORITYLEVELCONFIGURATIONS);
+    let schemas = core.objects.follow(resources::FLOWSCHEMAS);
+    let (mut known_levels, mut known_schemas) = (known(levels.initial), known(schemas.initial));
+    core.fairness.replace(table(&known_levels, &known_schemas));
     let (core, tasks) = (core.clone(), core.tasks.clone());
     tasks.spawn(async move {
-        let name = |o: &Arc<Value>| (object::name(o).to_string(), o.clone());
-        let levels = core.objects.follow(resources::PRIORITYLEVELCONFIGURATIONS);
-        let schemas = core.objects.follow(resources::FLOWSCHEMAS);
-        let mut known_levels: Known = levels.initial.iter().map(name).collect();
-        let mut known_schemas: Known = schemas.initial.iter().map(name).collect();
         let mut changes = futures::stream::select(
             levels.changes.map(|change| (true, change)),
             schemas.changes.map(|change| (false, change)),
@@ -65,16 +66,29 @@ async fn settle(core: &Arc<Core>, levels: &Known, schemas: &Known) {
             told(core.apply(&format!("{SCHEMAS}/{name}/status"), CONSUMER, &condition).await, name);
         }
     }
+    core.fairness.replace(table(levels, schemas));
+    keep_defaults(core, levels, schemas).await;
+}
+
+fn known(objects: Vec<Arc<Value>>) -> Known {
+    objects.into_iter().map(|object| (object::name(&object).to_string(), object)).collect()
+}
+
+fn table(levels: &Known, schemas: &Known) -> Table {
     let plain = |known: &Known, wanted: Vec<Value>| {
         let mut all: BTreeMap<String, Value> =
             wanted.into_iter().filter(defaults::is_mandatory).map(|o| (object::name(&o).to_string(), o)).collect();
         all.extend(known.iter().map(|(name, object)| (name.clone(), object.as_ref().clone())));
         all.into_values()
     };
-    core.fairness.replace(Table::of(plain(schemas, defaults::schemas()), plain(levels, defaults::levels())));
+    Table::of(plain(schemas, defaults::schemas()), plain(levels, defaults::levels()))
+}
+
+/// All at once, so that they wait for one commit.
+async fn keep_defaults(core: &Arc<Core>, levels: &Known, schemas: &Known) {
     let wanted = defaults::levels().into_iter().map(|level| (LEVELS, levels, level));
     let wanted = wanted.chain(defaults::schemas().into_iter().map(|schema| (SCHEMAS, schemas, schema)));
-    for (path, known, wanted) in wanted {
+    let kept = wanted.map(|(path, known, wanted)| async move {
         let name = object::name(&wanted).to_string();
         let outcome = match plan(known.get(&name).map(Arc::as_ref), &wanted) {
             Step::Keep => Ok(Value::Null),
@@ -82,7 +96,8 @@ async fn settle(core: &Arc<Core>, levels: &Known, schemas: &Known) {
             Step::Update(mended) => core.call(Method::PUT, &format!("{path}/{name}?{PRODUCER}"), Some(&mended)).await,
         };
         told(outcome, &name);
-    }
+    });
+    futures::future::join_all(kept).await;
 }
 
 /// A conflict means that a newer state is on its way here.

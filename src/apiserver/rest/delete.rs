@@ -28,7 +28,7 @@ use crate::server::Core;
 use crate::{reply, stored};
 
 const ORPHAN: &str = "orphan";
-const FOREGROUND: &str = "foregroundDeletion";
+pub const FOREGROUND: &str = "foregroundDeletion";
 /// How often a deletion is tried again when somebody else changed the object meanwhile.
 const ATTEMPTS_MAX: usize = 16;
 
@@ -138,66 +138,94 @@ pub enum Deletion {
     Pending,
     /// It stays, changed so: it waits for its grace period or for finalizers.
     Mark(Box<Value>),
-    Now,
+    /// It goes. Where it could have had time to end, watchers see it marked so before.
+    Now(Option<Box<Value>>),
 }
 
-/// How long a Pod may take to end.
-fn grace_of_pod(pod: &Value, asked: Option<i64>) -> i64 {
-    let phase = pod["status"]["phase"].as_str().unwrap_or("");
-    if pod["spec"]["nodeName"].as_str().unwrap_or("").is_empty() || matches!(phase, "Succeeded" | "Failed") {
-        return 0;
-    }
-    let seconds = asked.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
-    // Upstream reads a negative period as one second: at once, but in order.
+/// How long an object may take to end from now on.
+enum Grace {
+    /// It has no such time, or had it.
+    Over,
+    /// Less than this request leaves it.
+    Running,
+    Seconds(i64),
+}
+
+/// Upstream reads a negative period as one second: at once, but in order.
+fn positive(seconds: i64) -> i64 {
     if seconds < 0 { 1 } else { seconds }
 }
 
-fn shorten(pod: &mut Value, seconds: i64) {
-    let current = pod["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-    let end = pod["metadata"]["deletionTimestamp"].as_str().and_then(|t| t.parse::<Timestamp>().ok());
-    if let Some(end) = end {
-        let end = end + SignedDuration::from_secs(seconds - current);
-        pod["metadata"]["deletionTimestamp"] = time::format_seconds(end).into();
+fn grace_of_pod(pod: &mut Value, asked: Option<i64>, now: Timestamp) -> Grace {
+    let asked = asked.map(positive);
+    if object::is_deleting(pod) {
+        let current = positive(pod["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0));
+        return match asked {
+            _ if current == 0 => Grace::Over,
+            Some(seconds) if seconds < current => {
+                shorten(pod, seconds - current, seconds, now);
+                Grace::Seconds(seconds)
+            }
+            _ => Grace::Running,
+        };
     }
+    let phase = pod["status"]["phase"].as_str().unwrap_or("");
+    let is_placed = pod["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty());
+    let seconds = if !is_placed || matches!(phase, "Succeeded" | "Failed") {
+        0
+    } else {
+        asked.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64()).map_or(0, positive)
+    };
+    mark(pod, now + SignedDuration::from_secs(seconds), seconds);
+    Grace::Seconds(seconds)
+}
+
+fn end_of(tree: &Value) -> Option<Timestamp> {
+    tree["metadata"]["deletionTimestamp"].as_str()?.parse().ok()
+}
+
+/// Brings the end of the grace period forward, though never before now: then the kubelet has a last second.
+fn shorten(pod: &mut Value, by: i64, seconds: i64, now: Timestamp) {
+    let end = end_of(pod).map_or(now, |end| end + SignedDuration::from_secs(by));
+    let seconds = if end < now { seconds.min(1) } else { seconds };
+    pod["metadata"]["deletionTimestamp"] = time::format_seconds(end.max(now)).into();
     pod["metadata"]["deletionGracePeriodSeconds"] = seconds.into();
 }
 
-fn mark(tree: &mut Value, now: Timestamp, seconds: i64) {
-    if object::is_deleting(tree) {
-        return;
-    }
-    let end = now + SignedDuration::from_secs(seconds);
-    tree["metadata"]["deletionTimestamp"] = time::format_seconds(end).into();
-    tree["metadata"]["deletionGracePeriodSeconds"] = seconds.into();
+/// From its first deletion on, an object's desired state is another: that it ends.
+fn mark(tree: &mut Value, end: Timestamp, seconds: i64) {
     let generation = object::generation(tree);
-    if generation > 0 {
+    if generation > 0 && !object::is_deleting(tree) {
         tree["metadata"]["generation"] = (generation + 1).into();
+    }
+    if end_of(tree).is_none_or(|known| known > end) {
+        tree["metadata"]["deletionTimestamp"] = time::format_seconds(end).into();
+    }
+    tree["metadata"]["deletionGracePeriodSeconds"] = seconds.into();
+}
+
+/// The finalizer that stands for orphaning dependents or for deleting them first, when there is to be one.
+pub fn finalizer_for(object: &Value, default: Dependents, options: &DeleteOptions) -> Option<&'static str> {
+    match (options.orphan_dependents, options.propagation_policy.as_str()) {
+        _ if default == Dependents::Ignore => None,
+        (Some(true), _) | (None, "Orphan") => Some(ORPHAN),
+        (Some(false), _) | (None, "Background") => None,
+        (None, "Foreground") => Some(FOREGROUND),
+        _ => {
+            let present = object::finalizers(object).find_map(|f| [ORPHAN, FOREGROUND].into_iter().find(|k| *k == f));
+            present.or((default == Dependents::Orphan).then_some(ORPHAN))
+        }
     }
 }
 
-/// The finalizers that stand for orphaning or for deleting dependents first.
-fn set_finalizers(tree: &mut Value, default: Dependents, options: &DeleteOptions) {
-    let has = |name: &str| object::finalizers(tree).any(|f| f == name);
-    let orphan = match (options.orphan_dependents, options.propagation_policy.as_str()) {
-        (Some(orphan), _) => orphan,
-        (None, "Orphan") => true,
-        (None, "Background" | "Foreground") => false,
-        _ => has(ORPHAN) || (default == Dependents::Orphan && !has(FOREGROUND)),
-    };
-    let foreground = match (options.orphan_dependents, options.propagation_policy.as_str()) {
-        (Some(_), _) => false,
-        (None, "Foreground") => true,
-        (None, "Background" | "Orphan") => false,
-        _ => has(FOREGROUND),
-    };
-    let mut finalizers: Vec<String> =
-        object::finalizers(tree).filter(|f| *f != ORPHAN && *f != FOREGROUND).map(String::from).collect();
-    if orphan {
-        finalizers.push(ORPHAN.into());
+pub fn set_finalizer(tree: &mut Value, wanted: Option<&str>) {
+    let is_one = |name: &&str| [ORPHAN, FOREGROUND].contains(name);
+    let present: Vec<&str> = object::finalizers(tree).filter(is_one).collect();
+    if present == wanted.as_slice() {
+        return;
     }
-    if foreground {
-        finalizers.push(FOREGROUND.into());
-    }
+    let others = object::finalizers(tree).filter(|f| !is_one(f));
+    let finalizers: Vec<String> = others.chain(wanted).map(String::from).collect();
     if finalizers.is_empty() {
         tree["metadata"].as_object_mut().expect("a stored object has metadata").remove("finalizers");
     } else {
@@ -206,37 +234,25 @@ fn set_finalizers(tree: &mut Value, default: Dependents, options: &DeleteOptions
 }
 
 pub fn plan(served: &Served, old: &Value, options: &DeleteOptions, now: Timestamp) -> Deletion {
-    if let Some(ending) = special::ending(served, old, now) {
-        return Deletion::Mark(Box::new(ending));
+    if let Some(deletion) = special::deletion(served, old, options, now) {
+        return deletion;
     }
     let mut tree = old.clone();
-    let graceful = served.row.kind == "Pod" && served.row.group.is_empty();
-    let mut grace = 0;
-    if graceful && object::is_deleting(old) {
-        let current = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
-        match options.grace_period_seconds {
-            Some(seconds) if seconds < current => {
-                grace = seconds.max(0);
-                shorten(&mut tree, grace);
-            }
-            _ => return Deletion::Pending,
-        }
-    } else if graceful {
-        grace = grace_of_pod(old, options.grace_period_seconds);
-        mark(&mut tree, now, grace);
-    }
-    set_finalizers(&mut tree, served.row.dependents, options);
+    let is_pod = served.row.kind == "Pod" && served.row.group.is_empty();
+    let grace = if is_pod { grace_of_pod(&mut tree, options.grace_period_seconds, now) } else { Grace::Over };
+    let wanted = finalizer_for(&tree, served.row.dependents, options);
+    set_finalizer(&mut tree, wanted);
     let held = object::finalizers(&tree).next().is_some();
-    if !graceful && (held || special::is_held(served, &tree)) {
-        if !object::is_deleting(&tree) {
+    match grace {
+        Grace::Running => Deletion::Pending,
+        Grace::Over if held => {
             mark(&mut tree, now, 0);
-            special::terminating(served, &mut tree);
-        } else if !special::is_held(served, &tree) {
-            tree["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+            Deletion::Mark(Box::new(tree))
         }
-        return Deletion::Mark(Box::new(tree));
+        Grace::Over => Deletion::Now(None),
+        Grace::Seconds(0) if !held => Deletion::Now(Some(Box::new(tree))),
+        Grace::Seconds(_) => Deletion::Mark(Box::new(tree)),
     }
-    if grace > 0 || held { Deletion::Mark(Box::new(tree)) } else { Deletion::Now }
 }
 
 /// What became of the object.
@@ -270,7 +286,7 @@ pub async fn delete(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
             reply::entry(call, 200, &call.served, &entry)
         }
         Gone::Now(entry) => status(&stored::decode(&entry)),
-        Gone::DryRun(tree, Deletion::Now) if !special::shows_what_it_deletes(&call.served) => status(&tree),
+        Gone::DryRun(tree, Deletion::Now(_)) if !special::shows_what_it_deletes(&call.served) => status(&tree),
         Gone::DryRun(tree, _) => reply::object(call, 200, &call.served, &tree),
     })
 }
@@ -295,27 +311,31 @@ pub async fn remove(
         let deletion = plan(served, &old, options, Timestamp::now());
         if options.dry_run {
             let tree = match &deletion {
-                Deletion::Mark(tree) => tree.as_ref().clone(),
-                _ => old.as_ref().clone(),
+                Deletion::Mark(tree) | Deletion::Now(Some(tree)) => tree.as_ref().clone(),
+                Deletion::Pending | Deletion::Now(None) => old.as_ref().clone(),
             };
             return Ok(Gone::DryRun(tree, deletion));
         }
-        let (writes, now) = match deletion {
+        let update = async |tree: Value| {
+            let value = stored::encode(&to_stored(core, call, tree).await?);
+            Ok::<_, Status>(Write::Update { key: key.clone(), expected: entry.modified, value })
+        };
+        let (mut writes, now) = match deletion {
             Deletion::Pending => return Ok(Gone::Later(entry)),
             Deletion::Mark(tree) if *tree == *old => return Ok(Gone::Later(entry)),
-            Deletion::Mark(tree) => {
-                let value = stored::encode(&to_stored(core, call, *tree).await?);
-                (vec![Write::Update { key: key.clone(), expected: entry.modified, value }], false)
+            Deletion::Mark(tree) => (vec![update(*tree).await?], false),
+            Deletion::Now(Some(tree)) => {
+                (vec![update(*tree).await?, Write::Delete { key: key.clone(), expected: None }], true)
             }
-            Deletion::Now => {
-                let mut writes = vec![Write::Delete { key: key.clone(), expected: Some(entry.modified) }];
-                writes.extend(special::release(call, &old));
-                (writes, true)
-            }
+            Deletion::Now(None) => (vec![Write::Delete { key: key.clone(), expected: Some(entry.modified) }], true),
         };
+        let last = writes.len() - 1;
+        if now {
+            writes.extend(special::release(call, &old));
+        }
         match core.store.transact(writes).await {
             Ok(mut entries) => {
-                let last = conversion::entry(core.objects.as_ref(), served, entries.swap_remove(0)).await?;
+                let last = conversion::entry(core.objects.as_ref(), served, entries.swap_remove(last)).await?;
                 return Ok(if now { Gone::Now(last) } else { Gone::Later(last) });
             }
             Err(Error::Conflict { .. }) => {}

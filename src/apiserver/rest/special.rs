@@ -8,18 +8,20 @@ use std::sync::Arc;
 
 use http::Response;
 use jiff::Timestamp;
-use minik_api::registry::{self, GroupVersionKind};
+use minik_api::registry::{self, Dependents, GroupVersionKind};
 use minik_api::schema::Type;
 use minik_api::wire::time;
 use minik_api::{Status, apply, object};
-use minik_store::Write;
+use minik_store::{Entry, Write};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::admission::Operation;
 use crate::body::Body;
 use crate::call::{Call, WriteOptions, now};
 use crate::catalog::Served;
 use crate::rest::admit::{self, Subject};
+use crate::rest::delete::{self, DeleteOptions, Deletion};
 use crate::rest::face::Face;
 use crate::rest::signing;
 use crate::server::Core;
@@ -29,14 +31,17 @@ fn is(served: &Served, group: &str, kind: &str) -> bool {
     served.row.group == group && served.row.kind == kind
 }
 
-/// What only the server knows of an object that is being made: who asks for a certificate, or that an API which this
-/// server serves itself is available.
+/// What only the server knows of an object that is being made: who asks for a certificate, that an API which this
+/// server serves itself is available, or the name of a LimitRange, the only kind that needs none from its author.
 pub fn born(call: &Call, new: &mut Value) {
     if is(&call.served, "apiregistration.k8s.io", "APIService") {
         aggregation::born(new, &now());
     }
     if is_signing_request(&call.served) {
         signing::asked_by(&call.user, new);
+    }
+    if is(&call.served, "", "LimitRange") && object::name(new).is_empty() {
+        new["metadata"]["name"] = Uuid::new_v4().to_string().into();
     }
 }
 
@@ -95,8 +100,14 @@ pub fn release(call: &Call, old: &Value) -> Vec<Write> {
     if is(&call.served, "", "Service") { services::release(old) } else { Vec::new() }
 }
 
+/// Upstream keeps a new claim without the phase that readers see: its first update writes that, and is never without
+/// effect.
+pub fn is_written_anew(served: &Served, entry: &Entry) -> bool {
+    is(served, "", "PersistentVolumeClaim") && entry.created == entry.modified
+}
+
 /// A Namespace also waits for its own list of finalizers, in `spec`.
-pub fn is_held(served: &Served, tree: &Value) -> bool {
+fn is_held(served: &Served, tree: &Value) -> bool {
     is(served, "", "Namespace") && tree["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
 }
 
@@ -108,29 +119,45 @@ pub fn may_vanish(call: &Call, tree: &Value) -> bool {
     !is_held(&call.served, tree)
 }
 
-pub fn terminating(served: &Served, tree: &mut Value) {
-    if is(served, "", "Namespace") {
-        tree["status"]["phase"] = "Terminating".into();
-        tree["metadata"].as_object_mut().expect("a stored object has metadata").remove("deletionGracePeriodSeconds");
+/// The first deletion of a Namespace or of a definition is not like others': what is in it goes first.
+pub fn deletion(served: &Served, old: &Value, options: &DeleteOptions, now: Timestamp) -> Option<Deletion> {
+    let is_namespace = is(served, "", "Namespace");
+    if is_namespace && object::is_deleting(old) && is_held(served, old) {
+        return Some(Deletion::Pending);
     }
-}
-
-/// A definition's first deletion is not like others': whatever the client asks for, its objects go first.
-pub fn ending(served: &Served, old: &Value, now: Timestamp) -> Option<Value> {
-    if !is_definition(served) || object::is_deleting(old) {
+    if object::is_deleting(old) || !(is_namespace || is_definition(served)) {
         return None;
     }
     let mut tree = old.clone();
     let now = time::format_seconds(now);
     tree["metadata"]["deletionTimestamp"] = now.as_str().into();
-    let mut finalizers: Vec<&str> = object::finalizers(old).collect();
+    if is_namespace {
+        end_namespace(&mut tree, options)
+    } else {
+        end_definition(&mut tree, &now)
+    }
+    Some(Deletion::Mark(Box::new(tree)))
+}
+
+fn end_namespace(tree: &mut Value, options: &DeleteOptions) {
+    tree["status"]["phase"] = "Terminating".into();
+    // Here alone upstream reads dependents that are not to be orphaned as those that go first.
+    let wanted = match options.orphan_dependents {
+        Some(false) => Some(delete::FOREGROUND),
+        _ => delete::finalizer_for(tree, Dependents::Delete, options),
+    };
+    delete::set_finalizer(tree, wanted);
+}
+
+/// Whatever the client asks for, the objects of a definition go first.
+fn end_definition(tree: &mut Value, now: &str) {
+    let mut finalizers: Vec<&str> = object::finalizers(tree).collect();
     if !finalizers.contains(&definitions::CLEANUP) {
         finalizers.push(definitions::CLEANUP);
     }
     tree["metadata"]["finalizers"] = json!(finalizers);
     let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
-    definitions::set_condition(&mut tree, "Terminating", "True", "InstanceDeletionPending", message, &now);
-    Some(tree)
+    definitions::set_condition(tree, "Terminating", "True", "InstanceDeletionPending", message, now);
 }
 
 /// Upstream has hands of their own for the deletion of Namespaces and of definitions, with words of their own for a

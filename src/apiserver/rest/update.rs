@@ -191,7 +191,7 @@ impl Change<'_> {
         mut writes: Vec<Write>,
     ) -> Result<Try, Status> {
         create::settle(&call.served, &mut new);
-        if new == *old {
+        if new == *old && !special::is_written_anew(&call.served, entry) {
             return Ok(Try::Done(Outcome::Stored(entry.clone())));
         }
         let vanishes = completes_deletion(&new, old) && special::may_vanish(call, &new);
@@ -226,7 +226,8 @@ impl Change<'_> {
 fn check_version(call: &Call, written: &Value, old: &Value) -> Result<(), Status> {
     let row = &call.served.row;
     let uid = object::uid(written);
-    if !uid.is_empty() && uid != object::uid(old) {
+    // Of a patch, the uid is one of the fields that may not change.
+    if call.info.verb != "patch" && !uid.is_empty() && uid != object::uid(old) {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(old));
         return Err(Status::conflict(&row.qualified(), &call.info.name, &why));
     }
@@ -249,16 +250,25 @@ fn check_version(call: &Call, written: &Value, old: &Value) -> Result<(), Status
     Ok(())
 }
 
-/// What no client changes.
+/// What no client changes. Some of it is put back whatever was said, the rest only where nothing was said: validation
+/// refuses another value.
 fn keep_identity(new: &mut Value, old: &Value) {
-    const KEPT: [&str; 5] =
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"];
+    const KEPT: [&str; 2] = ["creationTimestamp", "resourceVersion"];
     let Some(metadata) = new["metadata"].as_object_mut() else { return };
     metadata.remove("selfLink");
     for field in KEPT {
         match old["metadata"].get(field) {
             Some(value) => drop(metadata.insert(field.into(), value.clone())),
             None => drop(metadata.remove(field)),
+        }
+    }
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let is_said = metadata.get(field).is_some_and(|said| !said.is_null() && said != "");
+        let said_for_good = field == "deletionTimestamp" && object::is_deleting(old);
+        match old["metadata"].get(field) {
+            Some(value) if !is_said || said_for_good => drop(metadata.insert(field.into(), value.clone())),
+            None if !is_said => drop(metadata.remove(field)),
+            _ => {}
         }
     }
 }

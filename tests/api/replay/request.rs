@@ -94,6 +94,24 @@ impl Step {
         answer
     }
 
+    /// The object that something in the background is about to change, and whether it has.
+    pub fn settles(&self) -> Option<(&str, impl Fn(&Value) -> bool)> {
+        let settle = self.line.get("settle")?;
+        let (path, condition, word) = (settle[0].as_str()?, &settle[1], settle.get(2));
+        let settled = move |object: &Value| {
+            let metadata = &object["metadata"];
+            if metadata.get("deletionTimestamp").is_some() {
+                let mut finalizers = metadata["finalizers"].as_array().into_iter().flatten();
+                return !finalizers.any(|name| name.as_str().is_some_and(|name| name.ends_with(".k8s.io")));
+            }
+            let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+            conditions.any(|c| {
+                c["type"] == *condition && word.is_none_or(|word| c["status"] == *word || c["reason"] == *word)
+            })
+        };
+        Some((path, settled))
+    }
+
     pub fn hash(&self) -> Option<&str> {
         self.line["answer"].get("hash").and_then(Value::as_str)
     }
