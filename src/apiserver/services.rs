@@ -70,6 +70,11 @@ fn needs_address(service: &Value) -> bool {
     text(service, "type") != "ExternalName" && text(service, "clusterIP") != "None"
 }
 
+fn has_node_ports(service: &Value) -> bool {
+    matches!(text(service, "type"), "NodePort" | "LoadBalancer")
+}
+
+/// Whether ports that the client does not name are to be found for it.
 fn needs_node_ports(service: &Value) -> bool {
     match text(service, "type") {
         "NodePort" => true,
@@ -106,7 +111,8 @@ pub fn allocate(core: &Core, new: &mut Value, old: Option<&Value>, dry_run: bool
     let mut writes = Vec::new();
     let had = old.and_then(held_address).map(String::from);
     if needs_address(new) {
-        if had.is_none() || had.as_deref() != held_address(new) {
+        // Another address than it has is refused when the Service is validated.
+        if had.is_none() {
             let network = Network::parse(&core.config.service_cidr)
                 .ok_or_else(|| Status::internal("the service network cannot be parsed"))?;
             let address =
@@ -120,11 +126,10 @@ pub fn allocate(core: &Core, new: &mut Value, old: Option<&Value>, dry_run: bool
         }
     }
     let kept: BTreeSet<i64> = old.map(held_ports).unwrap_or_default();
-    if needs_node_ports(new) {
+    if has_node_ports(new) {
         claim_ports(core, new, &kept, &mut writes)?;
-    } else if old.is_some() {
-        for port in spec(new).get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-            port.as_object_mut().map(|p| p.remove("nodePort"));
+        if old.is_some() {
+            unlike_each_other(new)?;
         }
     }
     if needs_health_port(new) && !old.is_some_and(needs_health_port) {
@@ -168,7 +173,7 @@ fn keep_what_it_has(new: &mut Value, old: &Value) {
             spec(new).insert(field.into(), value.clone());
         }
     }
-    if !needs_node_ports(new) || !needs_node_ports(old) {
+    if !has_node_ports(new) || !has_node_ports(old) {
         return;
     }
     let protocol = |port: &Value| port["protocol"].as_str().unwrap_or("TCP").to_string();
@@ -240,6 +245,10 @@ fn claim_address(
         }
         return Ok(asked.into());
     }
+    if dry_run {
+        // Nor does it look for an address: it shows that of the network.
+        return Ok(network.nth(0).to_string());
+    }
     let free = |n: u32| Some(network.nth(n).to_string()).filter(|a| store.get(&address_key(a)).is_none());
     let reserved = (network.size / 16).clamp(STATIC_ADDRESSES_MIN, STATIC_ADDRESSES_MAX).min(network.size / 2);
     let last = network.size - 1;
@@ -271,6 +280,7 @@ fn claim_ports(core: &Core, service: &mut Value, kept: &BTreeSet<i64>, writes: &
     let (first, last) = core.config.node_ports;
     let owner = format!("{}/{}", object::namespace(service), object::name(service));
     let name = object::name(service).to_string();
+    let given = needs_node_ports(service);
     let mut mine: BTreeSet<i64> = kept.clone();
     let count = service["spec"]["ports"].as_array().map_or(0, Vec::len);
     for index in 0..count {
@@ -280,7 +290,7 @@ fn claim_ports(core: &Core, service: &mut Value, kept: &BTreeSet<i64>, writes: &
         };
         let asked = service["spec"]["ports"][index]["nodePort"].as_i64().unwrap_or(0);
         // TCP and UDP of one Service may share a number.
-        if mine.contains(&asked) {
+        if mine.contains(&asked) || (asked == 0 && !given) {
             continue;
         }
         let port = if asked != 0 {
@@ -301,6 +311,20 @@ fn claim_ports(core: &Core, service: &mut Value, kept: &BTreeSet<i64>, writes: &
         writes.push(Write::Create { key: port_key(port), value: Encode::plain(owner.as_bytes()) });
     }
     Ok(())
+}
+
+fn node_ports(service: &Value) -> impl Iterator<Item = (&str, i64)> {
+    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    ports.map(|p| (p["protocol"].as_str().unwrap_or("TCP"), p["nodePort"].as_i64().unwrap_or(0)))
+}
+
+/// Upstream finds these while it allocates for an update, before validation would name their fields.
+fn unlike_each_other(service: &Value) -> Result<(), Status> {
+    let mut seen = BTreeSet::new();
+    match node_ports(service).filter(|(_, port)| *port != 0).find(|port| !seen.insert(*port)) {
+        None => Ok(()),
+        Some((protocol, port)) => Err(Status::new(500, "", format!("duplicate nodePort: {{{protocol} {port}}}"))),
+    }
 }
 
 fn claim_health_port(core: &Core, service: &mut Value, writes: &mut Vec<Write>) -> Result<(), Status> {

@@ -129,8 +129,9 @@ impl Change<'_> {
             // After that: the moment is the server's, so nobody owns it.
             strategy::note_phase(&call.served.row, &mut new, &old, &now());
         }
-        self.check(call, &new, &old)?;
+        // As for a new object, what is taken is told before anything else.
         let writes = special::allocate(core, call, &mut new, Some(&old), self.options.dry_run)?;
+        self.check(call, &new, &old)?;
         let object = self.face.show(&call.served, &new);
         let review = admit::review(call, self.subject(call, object, &old));
         admit::validate(core, call, &review).await?;
