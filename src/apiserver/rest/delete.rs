@@ -143,6 +143,7 @@ pub enum Deletion {
 }
 
 /// How long an object may take to end from now on.
+#[derive(Debug, PartialEq)]
 enum Grace {
     /// It has no such time, or had it.
     Over,
@@ -395,4 +396,51 @@ async fn admit(
     review.subresource = String::new();
     admit::mutate(core, call, &mut review).await?;
     admit::validate(core, call, &review).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2030-01-01T00:01:00Z";
+
+    fn deleted(metadata: &Value, asked: Option<i64>) -> (Value, Grace) {
+        let mut pod = json!({"metadata": metadata, "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 30}});
+        let grace = grace_of_pod(&mut pod, asked, NOW.parse().expect("a time"));
+        (pod["metadata"].clone(), grace)
+    }
+
+    #[test]
+    fn a_grace_period_begins_once_and_is_only_ever_shortened() {
+        let (marked, grace) = deleted(&json!({"generation": 1}), None);
+        assert_eq!(grace, Grace::Seconds(30));
+        let ends_later =
+            json!({"generation": 2, "deletionGracePeriodSeconds": 30, "deletionTimestamp": "2030-01-01T00:01:30Z"});
+        assert_eq!(marked, ends_later);
+        assert_eq!(deleted(&marked, None), (marked.clone(), Grace::Running));
+        assert_eq!(deleted(&marked, Some(30)).1, Grace::Running);
+        let (shorter, grace) = deleted(&marked, Some(10));
+        assert_eq!(grace, Grace::Seconds(10));
+        assert_eq!(shorter["deletionTimestamp"], "2030-01-01T00:01:10Z");
+    }
+
+    #[test]
+    fn a_grace_period_that_would_be_over_ends_now_with_one_last_second() {
+        let overdue = json!({"deletionGracePeriodSeconds": 30, "deletionTimestamp": "2030-01-01T00:00:20Z"});
+        let (left, grace) = deleted(&overdue, Some(5));
+        assert_eq!((&left["deletionTimestamp"], &left["deletionGracePeriodSeconds"]), (&json!(NOW), &json!(1)));
+        assert_eq!(grace, Grace::Seconds(5));
+        assert_eq!(deleted(&overdue, Some(0)).1, Grace::Seconds(0));
+    }
+
+    #[test]
+    fn finalizers_that_are_as_the_request_wants_them_keep_their_order() {
+        let mut tree = json!({"metadata": {"finalizers": ["orphan", "example.com/a"]}});
+        set_finalizer(&mut tree, Some(ORPHAN));
+        assert_eq!(tree["metadata"]["finalizers"], json!(["orphan", "example.com/a"]));
+        set_finalizer(&mut tree, Some(FOREGROUND));
+        assert_eq!(tree["metadata"]["finalizers"], json!(["example.com/a", "foregroundDeletion"]));
+        set_finalizer(&mut tree, None);
+        assert_eq!(tree["metadata"]["finalizers"], json!(["example.com/a"]));
+    }
 }
