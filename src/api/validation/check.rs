@@ -4,8 +4,6 @@
 //! Called by: every file of `validation`.
 //! Never: knows a kind.
 
-use std::collections::HashSet;
-
 use serde_json::Value;
 
 use crate::names;
@@ -94,11 +92,8 @@ impl Errors {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty() && self.1.is_empty()
     }
-    /// Two rules may find the same: it is said once.
     pub fn into_list(mut self) -> Vec<FieldError> {
         self.0.append(&mut self.1);
-        let mut said = HashSet::new();
-        self.0.retain(|error| said.insert((error.path.clone(), error.body())));
         self.0
     }
     /// As `into_list`, each fault once, as upstream has it for kinds with declarations.

@@ -92,7 +92,7 @@ pub fn create(group: &str, version: &str, kind: &str, object: &Value) -> Vec<Fie
         if errors.is_empty() {
             metadata_of_new(group, version, kind, &at, &mut errors);
         }
-        return errors.into_list();
+        return told(group, errors);
     }
     // Events of the newer group say first what Events of either must be.
     if is_stored(group, version, kind) && group != "events.k8s.io" {
