@@ -370,7 +370,8 @@ fn drop_type_dependent(new: &mut Value, old: &Value) {
     let ports_of = |s: &Value| -> Vec<i64> {
         s["spec"]["ports"].as_array().into_iter().flatten().filter_map(|p| p["nodePort"].as_i64()).collect()
     };
-    if node_ports(old) && !node_ports(new) && ports_of(old) == ports_of(new) {
+    let had = ports_of(old);
+    if node_ports(old) && !node_ports(new) && ports_of(new).iter().all(|port| had.contains(port)) {
         for port in new["spec"]["ports"].as_array_mut().into_iter().flatten() {
             set(port, "nodePort", None);
         }

@@ -127,13 +127,13 @@ pub fn allocate(core: &Core, new: &mut Value, old: Option<&Value>, dry_run: bool
     }
     let kept: BTreeSet<i64> = old.map(held_ports).unwrap_or_default();
     if has_node_ports(new) {
-        claim_ports(core, new, &kept, &mut writes)?;
+        claim_ports(core, new, &kept, dry_run, &mut writes)?;
         if old.is_some() {
             unlike_each_other(new)?;
         }
     }
     if needs_health_port(new) && !old.is_some_and(needs_health_port) {
-        claim_health_port(core, new, &mut writes)?;
+        claim_health_port(core, new, &kept, dry_run, &mut writes)?;
     }
     let now_held = held_ports(new);
     writes.extend(kept.difference(&now_held).map(|p| Write::Delete { key: port_key(*p), expected: None }));
@@ -276,7 +276,13 @@ fn address_write(address: &str, service: &Value) -> Write {
     Write::Create { key: address_key(address), value: stored::encode(&tree) }
 }
 
-fn claim_ports(core: &Core, service: &mut Value, kept: &BTreeSet<i64>, writes: &mut Vec<Write>) -> Result<(), Status> {
+fn claim_ports(
+    core: &Core,
+    service: &mut Value,
+    kept: &BTreeSet<i64>,
+    dry_run: bool,
+    writes: &mut Vec<Write>,
+) -> Result<(), Status> {
     let (first, last) = core.config.node_ports;
     let owner = format!("{}/{}", object::namespace(service), object::name(service));
     let name = object::name(service).to_string();
@@ -303,6 +309,8 @@ fn claim_ports(core: &Core, service: &mut Value, kept: &BTreeSet<i64>, writes: &
                 return Err(refuse(asked, "provided port is already allocated"));
             }
             asked
+        } else if dry_run {
+            rehearsed_port(&mine, kept)
         } else {
             free_port(&core.store, first, last, &mine)?
         };
@@ -327,12 +335,29 @@ fn unlike_each_other(service: &Value) -> Result<(), Status> {
     }
 }
 
-fn claim_health_port(core: &Core, service: &mut Value, writes: &mut Vec<Write>) -> Result<(), Status> {
+/// What a rehearsal shows, which looks for no free port: the next after those it claims, or the first that is no node
+/// port.
+fn rehearsed_port(mine: &BTreeSet<i64>, kept: &BTreeSet<i64>) -> i64 {
+    const NODE_PORTS_END: i64 = 32768;
+    1 + mine.difference(kept).max().copied().unwrap_or(NODE_PORTS_END)
+}
+
+fn claim_health_port(
+    core: &Core,
+    service: &mut Value,
+    kept: &BTreeSet<i64>,
+    dry_run: bool,
+    writes: &mut Vec<Write>,
+) -> Result<(), Status> {
     let (first, last) = core.config.node_ports;
     let asked = health_port(service);
     let mut others = service.clone();
     spec(&mut others).remove("healthCheckNodePort");
     let others = held_ports(&others);
+    if asked == 0 && dry_run {
+        spec(service).insert("healthCheckNodePort".into(), rehearsed_port(&others, kept).into());
+        return Ok(());
+    }
     let port = if asked == 0 { free_port(&core.store, first, last, &others)? } else { asked };
     let fault = if !(i64::from(first)..=i64::from(last)).contains(&port) {
         Some(format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"))
@@ -383,6 +408,13 @@ mod tests {
         let refused =
             claim_address(&store, network, "10.96.0.0/24", &service, false, &mut rand::rng()).expect_err("outside");
         assert!(refused.message.starts_with("Service \"web\" is invalid: spec.clusterIPs: Invalid value: [\"10.0.0.1\"]: failed to allocate IP 10.0.0.1: the provided IP"), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_rehearsed_service_shows_ports_that_nobody_gets() {
+        let (kept, claimed) = (BTreeSet::from([31000]), BTreeSet::from([30005, 31000]));
+        assert_eq!(rehearsed_port(&kept, &kept), 32769);
+        assert_eq!(rehearsed_port(&claimed, &kept), 30006);
     }
 
     #[test]

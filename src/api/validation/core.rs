@@ -272,8 +272,8 @@ fn data_sources(spec: &At<'_>, errors: &mut Errors) {
         (false, true) if !["apiGroup", "kind", "name"].into_iter().all(same) => "must match dataSourceRef",
         _ => return,
     };
-    // Upstream names the field where the value belongs.
-    errors.invalid_shown(spec, older.path(), why);
+    // Upstream quotes the path, of which JSON shows nothing.
+    errors.invalid_shown(spec, "{}".into(), why);
 }
 
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
@@ -308,7 +308,7 @@ fn claim_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
         }
         now["volumeAttributesClassName"] = before["volumeAttributesClassName"].clone();
     }
-    if bare(&before) != bare(&now) {
+    if without_nulls(&before) != without_nulls(&now) {
         let difference = go_json::difference(core_type("PersistentVolumeClaimSpec"), &before, &now);
         let rule =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
@@ -341,10 +341,15 @@ fn claim_keeps_attributes_class(spec: &At<'_>, old: &Value, errors: &mut Errors)
     errors.forbidden(&class, format!("update to {to} {why}"));
 }
 
-/// A spec without what is null in it.
-fn bare(spec: &Value) -> Value {
-    let fields = spec.as_object().into_iter().flatten();
-    fields.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), value.clone())).collect()
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let present = map.iter().filter(|(_, value)| !value.is_null());
+            present.map(|(key, value)| (key.clone(), without_nulls(value))).collect()
+        }
+        Value::Array(list) => list.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
 }
 
 const VOLUME_SOURCES: [&str; 22] = [
@@ -437,7 +442,7 @@ fn volume_update(object: &At<'_>, old: &Value, errors: &mut Errors) {
     {
         csi.remove("controllerExpandSecretRef");
     }
-    if source(&now) != source(&old["spec"]) {
+    if source(&without_nulls(&now)) != source(&without_nulls(&old["spec"])) {
         let difference = go_json::difference(core_type("PersistentVolumeSource"), &old["spec"], &now);
         let rule = "spec.persistentvolumesource is immutable after creation";
         errors.forbidden(&spec.get("persistentvolumesource"), format!("{rule}\n{difference}"));

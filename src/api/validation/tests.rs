@@ -362,3 +362,72 @@ fn scopes_of_a_quota_fit_what_it_counts() {
     "#]],
     );
 }
+
+fn claim(spec: Value) -> Value {
+    let mut whole = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}});
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    json!({"metadata": {"name": "c", "namespace": "default"}, "spec": whole})
+}
+
+#[test]
+fn a_claims_class_moves_once_from_its_annotation_to_its_field() {
+    let mut old = claim(json!({}));
+    old["metadata"]["annotations"] = json!({"volume.beta.kubernetes.io/storage-class": "slow"});
+    let class = |name: &str| json!({"spec": {"storageClassName": name}});
+    check_update("", "PersistentVolumeClaim", old.clone(), class("slow"), expect![[""]]);
+    let gone = json!({"metadata": {"annotations": null}});
+    check_update(
+        "",
+        "PersistentVolumeClaim",
+        old,
+        gone,
+        expect![[r#"
+        metadata.annotations.volume.beta.kubernetes.io/storage-class: Invalid value: "": field is immutable
+    "#]],
+    );
+    check_update("", "PersistentVolumeClaim", claim(json!({})), class("slow"), expect![[""]]);
+    check_update(
+        "",
+        "PersistentVolumeClaim",
+        claim(json!({"storageClassName": "slow"})),
+        class("fast"),
+        expect![[r#"
+        spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims
+        @@ -10,7 +10,7 @@
+           }
+          },
+          "VolumeName": "",
+        - "StorageClassName": "slow",
+        + "StorageClassName": "fast",
+          "VolumeMode": "Filesystem",
+          "DataSource": null,
+          "DataSourceRef": null,
+
+    "#]],
+    );
+}
+
+#[test]
+fn both_ways_to_name_what_a_claim_is_filled_from_agree() {
+    let other = json!({"kind": "PersistentVolumeClaim", "name": "other"});
+    let sources = json!({"dataSource": other, "dataSourceRef": {"kind": "Thing", "name": "other", "namespace": "N"}});
+    check(
+        "",
+        "PersistentVolumeClaim",
+        claim(sources),
+        expect![[r#"
+        spec.dataSourceRef: Invalid value: "Thing": must be 'PersistentVolumeClaim' when referencing the default apiGroup
+        spec.dataSourceRef.namespace: Invalid value: "N": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+        spec: Invalid value: {}: may not be specified when dataSourceRef.namespace is specified
+    "#]],
+    );
+    let sources = json!({"dataSource": other, "dataSourceRef": {"apiGroup": "g", "kind": "Thing", "name": "other"}});
+    check(
+        "",
+        "PersistentVolumeClaim",
+        claim(sources),
+        expect![[r#"
+        spec: Invalid value: {}: must match dataSourceRef
+    "#]],
+    );
+}
