@@ -5,6 +5,7 @@ Never: listens where anything but this host and its containers reaches it.
 """
 
 import hashlib
+import ipaddress
 import json
 import shutil
 import subprocess
@@ -28,13 +29,19 @@ def available():
     return shutil.which(PROGRAM) is not None
 
 
+def host():
+    """The address at which containers reach this machine."""
+    inspect = ["docker", "network", "inspect", "bridge", "-f", "{{json (index .IPAM.Config 0)}}"]
+    config = json.loads(subprocess.run(inspect, check=True, capture_output=True, text=True).stdout)
+    # A daemon that has just made its bridge tells only the network; the bridge has its first address.
+    return config.get("Gateway") or str(ipaddress.ip_network(config["Subnet"])[1])
+
+
 class Registry:
     def __init__(self, folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        inspect = ["docker", "network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"]
-        host = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
-        self.address = f"{host}:{PORT}"
+        self.address = f"{host()}:{PORT}"
         config = folder / "config.yml"
         config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder / 'data'}}}}}\nhttp: {{addr: '{self.address}'}}\n")
         self.log = open(folder / "log", "wb")
