@@ -265,6 +265,11 @@ impl Status {
     pub fn is_conflict(&self) -> bool {
         self.reason == "Conflict"
     }
+    /// A patch named the uid of an object that has gone; another has its name now.
+    pub fn is_of_another_object(&self) -> bool {
+        let causes = self.details.iter().flat_map(|details| &details.causes);
+        self.reason == "Invalid" && causes.into_iter().any(|cause| cause.field == "metadata.uid")
+    }
     pub fn is_already_exists(&self) -> bool {
         self.reason == "AlreadyExists"
     }

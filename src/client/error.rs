@@ -36,6 +36,10 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(Status::is_conflict)
     }
+    /// A patch named the uid of an object that has gone; another has its name now.
+    pub fn is_of_another_object(&self) -> bool {
+        self.status().is_some_and(Status::is_of_another_object)
+    }
     pub fn is_already_exists(&self) -> bool {
         self.status().is_some_and(Status::is_already_exists)
     }

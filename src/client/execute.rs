@@ -245,7 +245,7 @@ fn side_by_side(a: &Action, b: &Action) -> bool {
 }
 
 fn is_overtaken(error: &Error) -> bool {
-    error.is_conflict() || error.is_not_found() || error.is_already_exists()
+    error.is_conflict() || error.is_not_found() || error.is_already_exists() || error.is_of_another_object()
 }
 
 /// Nothing can be made there any more, and trying again is no use: the namespace's end takes the owner too.

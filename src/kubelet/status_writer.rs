@@ -133,7 +133,7 @@ async fn delete(client: &Client, pod: &Pod) -> Wrote {
 }
 
 async fn refused(client: &Client, pod: &Pod, what: &str, error: &minik_client::Error) -> Wrote {
-    if error.is_not_found() {
+    if error.is_not_found() || error.is_of_another_object() {
         return Wrote::Gone;
     }
     if error.is_conflict() {

@@ -182,6 +182,22 @@ async fn a_pod_is_bound_evicted_and_goes_when_its_time_is_over() {
     assert_eq!(server.get(&format!("{PODS}/a")).await.code, 404);
 }
 
+/// A kubelet's last word on a Pod must not be taken for one on the Pod that has its name now.
+#[tokio::test]
+async fn a_patch_that_means_another_object_by_that_name_changes_nothing() {
+    let server = with_account().await;
+    let made = server.post(PODS, &pod("p")).await.ok();
+    for path in [format!("{PODS}/p"), format!("{PODS}/p/status")] {
+        let body = json!({"metadata": {"uid": "gone", "labels": {"b": "c"}}, "status": {"phase": "Failed"}});
+        let refused = server.patch("strategic-merge", &path, &body).await.refusal();
+        assert_eq!(
+            refused,
+            r#"422 Invalid: Pod "p" is invalid: metadata.uid: Invalid value: "gone": field is immutable"#
+        );
+        assert_eq!(server.get(&format!("{PODS}/p")).await.ok(), made);
+    }
+}
+
 #[tokio::test]
 async fn finalizers_hold_an_object_until_the_last_is_gone() {
     let server = Server::start().await;

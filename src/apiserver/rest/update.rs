@@ -120,7 +120,12 @@ impl Change<'_> {
         }
         let mut review = admit::review(call, self.subject(call, written, &Arc::new(shown)));
         admit::mutate(core, call, &mut review).await?;
+        let uid = object::uid(&review.object).to_string();
         let mut new = self.face.merge(&call.served, &old, std::mem::take(&mut review.object))?;
+        if !uid.is_empty() {
+            // Whichever part is written: who means another object by that name must not write this one.
+            new["metadata"]["uid"] = uid.into();
+        }
         keep_identity(&mut new, &old);
         if self.track == Track::Update && !matches!(self.face, Face::Whole | Face::Scale) {
             note(call, Some(&old), &mut new, self.options, self.face.subresource());
