@@ -11,7 +11,7 @@ pub mod apply;
 pub mod convert;
 pub mod decode;
 pub mod defaulting;
-mod go_json;
+pub mod go_json;
 pub mod names;
 pub mod node_affinity;
 pub mod object;

@@ -171,6 +171,10 @@ impl Type {
         let package = schema().packages.iter().position(|p| matches(p.path))?;
         Type::in_package(package as u16, name)
     }
+    /// A type of the API itself, which is known to be there: `apps.v1`, `DaemonSetUpdateStrategy`.
+    pub fn api(package: &str, name: &str) -> Type {
+        Type::named(&format!("io.k8s.api.{package}.{name}")).expect("a built-in type")
+    }
 
     /// A type of `meta/v1`, such as `ObjectMeta`.
     pub fn meta(name: &str) -> Option<Type> {

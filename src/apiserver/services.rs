@@ -300,13 +300,8 @@ fn claim_ports(
             continue;
         }
         let port = if asked != 0 {
-            if asked < i64::from(first) || asked > i64::from(last) {
-                let why =
-                    format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+            if let Some(why) = port_fault(core, asked, &BTreeSet::new()) {
                 return Err(refuse(asked, &why));
-            }
-            if core.store.get(&port_key(asked)).is_some() {
-                return Err(refuse(asked, "provided port is already allocated"));
             }
             asked
         } else if dry_run {
@@ -319,6 +314,16 @@ fn claim_ports(
         writes.push(Write::Create { key: port_key(port), value: Encode::plain(owner.as_bytes()) });
     }
     Ok(())
+}
+
+/// Why a Service cannot have the port that it, or a draw, names.
+fn port_fault(core: &Core, port: i64, others: &BTreeSet<i64>) -> Option<String> {
+    let (first, last) = core.config.node_ports;
+    if !(i64::from(first)..=i64::from(last)).contains(&port) {
+        return Some(format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"));
+    }
+    let is_taken = others.contains(&port) || core.store.get(&port_key(port)).is_some();
+    is_taken.then(|| "provided port is already allocated".to_string())
 }
 
 fn node_ports(service: &Value) -> impl Iterator<Item = (&str, i64)> {
@@ -359,14 +364,7 @@ fn claim_health_port(
         return Ok(());
     }
     let port = if asked == 0 { free_port(&core.store, first, last, &others)? } else { asked };
-    let fault = if !(i64::from(first)..=i64::from(last)).contains(&port) {
-        Some(format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"))
-    } else if others.contains(&port) || core.store.get(&port_key(port)).is_some() {
-        Some("provided port is already allocated".to_string())
-    } else {
-        None
-    };
-    if let Some(fault) = fault {
+    if let Some(fault) = port_fault(core, port, &others) {
         return Err(Status::new(500, "", format!("failed to allocate requested HealthCheck NodePort {port}: {fault}")));
     }
     spec(service).insert("healthCheckNodePort".into(), port.into());

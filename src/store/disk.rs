@@ -1,6 +1,6 @@
 //! The files that the current entries survive in: a database, and beside it the journal of what the database does not have yet.
 //!
-//! Owns: the tables in redb, how an entry looks there, and when the journal is brought into them.
+//! Owns: the tables in redb, and when the journal is brought into them.
 //! Called by: the writer thread, once per commit; `Store::open`, once.
 //! Never: holds history: after a restart watches resume from the newest revision or start over.
 
@@ -10,20 +10,18 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
 use crate::error::Error;
 use crate::event::{Entry, Revision};
 use crate::journal::Journal;
+use crate::row;
 use crate::writer::Overlay;
 
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
-/// created, modified, hole; then the value.
-const HEADER: usize = 8 + 8 + 4;
 /// Everything is in memory anyway, so redb needs only the pages it is writing.
 const CACHE_BYTES: usize = 4 << 20;
 const MODE: u32 = 0o600;
@@ -109,32 +107,12 @@ fn read_all(database: &Database) -> Result<(BTreeMap<Arc<str>, Entry>, Revision)
     for row in table.iter()? {
         let (key, row) = row?;
         let key: Arc<str> = key.value().into();
-        let entry = decode(key.clone(), row.value());
+        let entry = row::decode(key.clone(), row.value());
         let entry = entry.ok_or_else(|| redb::Error::Corrupted(format!("the row of {key:?} is too short")))?;
         entries.insert(key, entry);
     }
     let revision = read.open_table(META)?.get(REVISION)?.map_or(1, |v| v.value());
     Ok((entries, Revision(revision)))
-}
-
-fn decode(key: Arc<str>, row: &[u8]) -> Option<Entry> {
-    let (created, rest) = row.split_first_chunk::<8>()?;
-    let (modified, rest) = rest.split_first_chunk::<8>()?;
-    let (hole, value) = rest.split_first_chunk::<4>()?;
-    Some(Entry {
-        key,
-        value: Bytes::from(Box::<[u8]>::from(value)),
-        created: Revision(u64::from_le_bytes(*created)),
-        modified: Revision(u64::from_le_bytes(*modified)),
-        hole: u32::from_le_bytes(*hole),
-    })
-}
-
-fn encode(entry: &Entry, row: &mut [u8]) {
-    row[..8].copy_from_slice(&entry.created.0.to_le_bytes());
-    row[8..16].copy_from_slice(&entry.modified.0.to_le_bytes());
-    row[16..HEADER].copy_from_slice(&entry.hole.to_le_bytes());
-    row[HEADER..].copy_from_slice(&entry.value);
 }
 
 impl Disk {
@@ -190,8 +168,8 @@ impl Disk {
             for (key, entry) in &self.pending {
                 match entry {
                     Some(entry) => {
-                        let mut row = entries.insert_reserve(&**key, HEADER + entry.value.len())?;
-                        encode(entry, row.as_mut());
+                        let mut row = entries.insert_reserve(&**key, row::length(entry))?;
+                        row::encode(entry, row.as_mut());
                     }
                     None => drop(entries.remove(&**key)?),
                 }

@@ -9,10 +9,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use redb::StorageBackend;
 
 use crate::event::{Entry, Revision};
+use crate::row;
 use crate::writer::Overlay;
 
 /// Length and checksum of what follows.
@@ -63,9 +63,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn put_sized(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend((bytes.len() as u32).to_le_bytes());
-    out.extend(bytes);
+/// Room for so many bytes, with their number before it.
+fn sized(out: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    out.extend((length as u32).to_le_bytes());
+    let start = out.len();
+    out.resize(start + length, 0);
+    &mut out[start..]
 }
 
 fn encode(out: &mut Vec<u8>, from: Revision, to: Revision, changes: &Overlay) -> std::io::Result<()> {
@@ -75,12 +78,9 @@ fn encode(out: &mut Vec<u8>, from: Revision, to: Revision, changes: &Overlay) ->
     out.extend(to.0.to_le_bytes());
     for (key, entry) in changes {
         out.push(if entry.is_some() { STORED } else { REMOVED });
-        put_sized(out, key.as_bytes());
+        sized(out, key.len()).copy_from_slice(key.as_bytes());
         if let Some(entry) = entry {
-            out.extend(entry.created.0.to_le_bytes());
-            out.extend(entry.modified.0.to_le_bytes());
-            out.extend(entry.hole.to_le_bytes());
-            put_sized(out, &entry.value);
+            row::encode(entry, sized(out, row::length(entry)));
         }
     }
     let length = u32::try_from(out.len() - FRAME).map_err(|_| std::io::Error::other("a commit of more than 4 GiB"))?;
@@ -97,13 +97,7 @@ fn decode(body: &[u8]) -> Option<Record> {
     while !body.0.is_empty() {
         let kind = body.u8()?;
         let key: Arc<str> = std::str::from_utf8(body.sized()?).ok()?.into();
-        let entry = if kind == REMOVED {
-            None
-        } else {
-            let (created, modified) = (Revision(body.u64()?), Revision(body.u64()?));
-            let hole = body.u32()?;
-            Some(Entry { key: key.clone(), value: Bytes::copy_from_slice(body.sized()?), created, modified, hole })
-        };
+        let entry = if kind == REMOVED { None } else { Some(row::decode(key.clone(), body.sized()?)?) };
         changes.push((key, entry));
     }
     Some(Record { from, to, changes })

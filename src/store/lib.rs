@@ -15,6 +15,7 @@ mod error;
 mod event;
 mod journal;
 mod options;
+mod row;
 mod state;
 mod store;
 #[cfg(test)]

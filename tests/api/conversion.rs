@@ -61,15 +61,8 @@ async fn server() -> Server {
                 "clientConfig": place, "conversionReviewVersions": ["v1", "v1beta1"]}},
         },
     });
-    server.post(DEFINITIONS, &definition).await.ok();
-    let mut events = server.watch(&format!("{DEFINITIONS}?watch=1")).await;
-    loop {
-        let event = events.next().await.expect("the definition is settled");
-        let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
-            return server;
-        }
-    }
+    server.define(&definition).await;
+    server
 }
 
 fn old(name: &str, host_port: &str) -> Value {

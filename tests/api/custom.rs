@@ -33,15 +33,8 @@ fn definition() -> Value {
 
 async fn established() -> Server {
     let server = Server::start().await;
-    server.post(DEFINITIONS, &definition()).await.ok();
-    let mut events = server.watch(&format!("{DEFINITIONS}?watch=1")).await;
-    loop {
-        let event = events.next().await.expect("the definition is settled");
-        let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
-            return server;
-        }
-    }
+    server.define(&definition()).await;
+    server
 }
 
 fn tab(name: &str, spec: Value) -> Value {

@@ -92,13 +92,7 @@ async fn a_definitions_rules_hold_for_its_objects() {
     let place = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule";
     assert!(refused.contains(place) && refused.contains("ERROR: <input>:1:16: undefined field 'nope'"), "{refused}");
     let rules = json!([{"rule": "self.low <= self.high", "messageExpression": "self.high > 3 ? 'low is above a large high' : 'low is above high'"}]);
-    server.post(DEFINITIONS, &definition(rules)).await.ok();
-    let mut events = server.watch(&format!("{DEFINITIONS}?watch=1")).await;
-    let is_served = |event: &Value| {
-        let conditions = event["object"]["status"]["conditions"].as_array();
-        conditions.is_some_and(|all| all.iter().any(|c| c["type"] == "Established" && c["status"] == "True"))
-    };
-    while !is_served(&events.next().await.expect("the definition is settled")) {}
+    server.define(&definition(rules)).await;
     let ranges = "/apis/example.com/v1/namespaces/default/ranges";
     let range = |low: i64, fixed: &str| {
         json!({"apiVersion": "example.com/v1", "kind": "Range", "metadata": {"name": "r"},

@@ -77,6 +77,19 @@ impl Server {
     pub async fn post(&self, path: &str, content: &Value) -> Answer {
         self.send("POST", path, &[], &content.to_string()).await
     }
+    /// Makes a definition, and waits until its objects are served.
+    pub async fn define(&self, definition: &Value) {
+        const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        self.post(DEFINITIONS, definition).await.ok();
+        let mut events = self.watch(&format!("{DEFINITIONS}?watch=1")).await;
+        loop {
+            let event = events.next().await.expect("the definition is settled");
+            let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
+                return;
+            }
+        }
+    }
     pub async fn put(&self, path: &str, content: &Value) -> Answer {
         self.send("PUT", path, &[], &content.to_string()).await
     }

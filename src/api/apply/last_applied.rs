@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::set::Set;
 use super::walk;
-use crate::object;
 use crate::structure::Structure;
 use crate::validation::ANNOTATIONS_BYTES_MAX;
+use crate::{go_json, object};
 
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -49,21 +49,5 @@ fn configuration(applied: &Value) -> String {
             _ => drop(metadata.remove("annotations")),
         }
     }
-    as_go_writes(&configuration.to_string()) + "\n"
-}
-
-/// Go escapes what HTML or JavaScript would take for its own; in JSON it stands in texts alone.
-fn as_go_writes(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for letter in json.chars() {
-        match letter {
-            '<' => text.push_str("\\u003c"),
-            '>' => text.push_str("\\u003e"),
-            '&' => text.push_str("\\u0026"),
-            '\u{2028}' => text.push_str("\\u2028"),
-            '\u{2029}' => text.push_str("\\u2029"),
-            other => text.push(other),
-        }
-    }
-    text
+    go_json::escaped(&configuration.to_string()) + "\n"
 }

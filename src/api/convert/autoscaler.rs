@@ -103,7 +103,7 @@ pub(super) fn to_v1(object: &mut Value) {
 }
 
 fn v2(of: &str) -> Type {
-    Type::named(&format!("io.k8s.api.autoscaling.v2.{of}")).expect("a built-in type")
+    Type::api("autoscaling.v2", of)
 }
 
 pub(super) fn to_v2(object: &mut Value) {

@@ -140,10 +140,8 @@ impl Errors {
     }
     /// An error that shows a value as upstream's internal type prints it.
     pub fn invalid_shown(&mut self, at: &At<'_>, shown: String, detail: &str) {
-        self.invalid(at, detail);
-        if let Some(last) = self.0.last_mut() {
-            last.value = Some(shown);
-        }
+        let error = FieldError::invalid(at.path(), &Value::Null, detail);
+        self.0.push(FieldError { value: Some(shown), ..error });
     }
     /// An error about a place the object does not have.
     pub fn push(&mut self, error: FieldError) {
@@ -163,10 +161,8 @@ impl Errors {
     }
     /// As `invalid_shown`, of a value that is there already.
     pub fn duplicate_shown(&mut self, at: &At<'_>, shown: String) {
-        self.duplicate(at);
-        if let Some(last) = self.0.last_mut() {
-            last.value = Some(shown);
-        }
+        let error = FieldError::duplicate(at.path(), &Value::Null);
+        self.0.push(FieldError { value: Some(shown), ..error });
     }
     pub fn not_found(&mut self, at: &At<'_>) {
         self.0.push(FieldError::not_found(at.path(), at.value));

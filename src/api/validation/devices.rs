@@ -59,7 +59,7 @@ pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
 }
 
 fn resource(kind: &str) -> Type {
-    Type::named(&format!("io.k8s.api.resource.v1.{kind}")).expect("a built-in type")
+    Type::api("resource.v1", kind)
 }
 
 fn at_most(list: &At<'_>, max: usize, errors: &mut Errors) {

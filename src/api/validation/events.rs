@@ -7,9 +7,9 @@
 use serde_json::{Value, json};
 
 use super::check::{At, Errors};
+use super::core_type;
 use super::metadata::{self, FinalizerRule, NameRule};
 use crate::go_json;
-use crate::schema::Type;
 
 const TEXT_MAX: usize = 128;
 const NOTE_MAX: usize = 1024;
@@ -70,8 +70,11 @@ pub fn update_newer(_kind: &str, object: &At<'_>, old: &Value, errors: &mut Erro
             let (at, value) = (object.get(named), object.get(field).value);
             match field {
                 "regarding" | "related" if !value.is_null() => {
-                    let of = Type::named("io.k8s.api.core.v1.ObjectReference").expect("a built-in type");
-                    errors.invalid_shown(&at, go_json::internal(of, value), "field is immutable");
+                    errors.invalid_shown(
+                        &at,
+                        go_json::internal(core_type("ObjectReference"), value),
+                        "field is immutable",
+                    );
                 }
                 _ => errors.invalid(&at.showing(value), "field is immutable"),
             }

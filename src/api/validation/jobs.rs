@@ -339,7 +339,7 @@ fn pod_conditions(conditions: &At<'_>, errors: &mut Errors) {
 }
 
 fn batch(of: &str) -> Type {
-    Type::named(&format!("io.k8s.api.batch.v1.{of}")).expect("a built-in type")
+    Type::api("batch.v1", of)
 }
 
 fn success_policy(spec: &At<'_>, errors: &mut Errors) {

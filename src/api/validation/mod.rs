@@ -221,7 +221,7 @@ pub fn update_subresource(
 
 /// A type of the core group.
 fn core_type(name: &str) -> Type {
-    Type::named(&format!("io.k8s.api.core.v1.{name}")).expect("a built-in type")
+    Type::api("core.v1", name)
 }
 
 fn ephemeral_containers(at: &At<'_>, old: &Value, errors: &mut Errors) {

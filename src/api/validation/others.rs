@@ -7,8 +7,7 @@
 use serde_json::Value;
 
 use super::check::{At, Errors};
-use super::definition;
-use crate::schema::Type;
+use super::{core_type, definition};
 use crate::{go_json, names};
 
 pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
@@ -67,8 +66,7 @@ fn for_nodes(scheduling: &At<'_>, errors: &mut Errors) {
     super::scheduling::tolerations(&tolerations, errors);
     for (i, toleration) in tolerations.items().enumerate() {
         if tolerations.items().take(i).any(|other| other.value == toleration.value) {
-            let of = Type::named("io.k8s.api.core.v1.Toleration").expect("a built-in type");
-            errors.duplicate_shown(&toleration, go_json::internal(of, toleration.value));
+            errors.duplicate_shown(&toleration, go_json::internal(core_type("Toleration"), toleration.value));
         }
     }
 }

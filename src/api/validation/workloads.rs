@@ -116,7 +116,7 @@ fn replica_template(spec: &At<'_>, selector: Option<LabelSelector>, errors: &mut
 
 /// A strategy as upstream's internal type prints it.
 fn strategy_shown(of: &str, strategy: &At<'_>) -> String {
-    let of = Type::named(&format!("io.k8s.api.apps.v1.{of}")).expect("a built-in type");
+    let of = Type::api("apps.v1", of);
     go_json::internal(of, strategy.value)
 }
 

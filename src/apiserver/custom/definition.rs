@@ -6,7 +6,7 @@
 //! Called by: creates and updates of definitions.
 //! Never: evaluates a rule.
 
-use minik_api::{FieldError, FieldErrorType, validation};
+use minik_api::{FieldError, FieldErrorType, go_json, validation};
 use serde_json::Value;
 
 use super::declare::{self, Declared, REQUEST_BYTES_MAX, Root};
@@ -216,8 +216,7 @@ fn exceeded(what: &str, cost: u64, limit: u64) -> String {
 /// The rule as upstream's messages show it: its internal type in JSON, where Go hides what HTML would take for markup.
 fn as_go_prints(rule: &Value) -> String {
     let text = |field: &str| rule[field].as_str().unwrap_or("").to_string();
-    let shown =
-        |value: &Value| value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    let shown = |value: &Value| go_json::escaped(&value.to_string());
     let string = |field: &str| shown(&text(field).into());
     format!(
         r#"{{"Rule":{},"Message":{},"MessageExpression":{},"Reason":{},"FieldPath":{},"OptionalOldSelf":{}}}"#,
