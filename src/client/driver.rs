@@ -2,13 +2,13 @@
 //!
 //! Owns: the loop, the number of plans in execution, and what happens after each.
 //! Called by: components, one task a reconciler.
-//! Never: polls; it wakes on a change, a finished plan, or a deadline a plan asked for.
+//! Never: polls; it wakes on a change, a finished plan, a deadline a plan asked for, or the reconciler's own call.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use minik_api::ObjectKey;
 use tokio::sync::mpsc;
@@ -53,6 +53,7 @@ pub async fn drive(executor: Executor, reconciler: Arc<dyn Reconciler>, config: 
     let mut queue = WorkQueue::new(config.backoff_first, config.backoff_cap);
     let (finished, mut results) = mpsc::channel::<(ObjectKey, Outcome)>(config.workers);
     let mut running = 0_usize;
+    let mut wakes = reconciler.wakes();
     loop {
         while running < config.workers
             && let Some(key) = queue.pop()
@@ -71,6 +72,9 @@ pub async fn drive(executor: Executor, reconciler: Arc<dyn Reconciler>, config: 
                     reconciler.keys(&view, &change).into_iter().for_each(|key| queue.add(key));
                     next = changes.try_recv();
                 }
+            }
+            Some(()) = wakes.next() => {
+                reconciler.keys_after_wake(&executor.cache.view()).into_iter().for_each(|key| queue.add(key));
             }
             Some((key, outcome)) = results.recv() => {
                 running -= 1;

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use minik_api::{ObjectKey, ResourceId, object};
 use serde_json::{Map, Value};
@@ -25,6 +27,14 @@ pub trait Reconciler: Send + Sync {
     /// Which keys a change touches.
     fn keys(&self, view: &View, change: &Change) -> Vec<ObjectKey>;
     fn plan(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan;
+    /// An item whenever something besides the cache has changed that plans depend on.
+    fn wakes(&self) -> BoxStream<'static, ()> {
+        futures::stream::empty().boxed()
+    }
+    /// Which keys to plan again after such a change.
+    fn keys_after_wake(&self, _view: &View) -> Vec<ObjectKey> {
+        Vec::new()
+    }
 }
 
 /// Carried out in order. Neighbouring creations (or deletions) of one resource run side by side, in batches that

@@ -4,6 +4,8 @@
 //! Called by: the driver, on a cache of the metadata of all resources.
 //! Never: deletes because its cache does not know an owner; the API server is asked first.
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use minik_api::{ObjectKey, ResourceId, object};
 use minik_client::{Action, Change, DeleteParams, Object, Patch, Plan, Propagation, Reconciler, View, intern};
@@ -100,6 +102,21 @@ impl Reconciler for GarbageCollector {
             return Plan::nothing();
         }
         self.plan_by_owners(view, resource, target)
+    }
+
+    /// A kind that becomes known may be that of an owner which has gone before the cache ever had it.
+    fn wakes(&self) -> BoxStream<'static, ()> {
+        let next = |mut discovered: Watched| async move { discovered.changed().await.ok().map(|()| ((), discovered)) };
+        futures::stream::unfold(self.discovered.clone(), next).boxed()
+    }
+
+    fn keys_after_wake(&self, view: &View) -> Vec<ObjectKey> {
+        let all = view.resources().flat_map(|r| view.list(r, "").map(move |object| (r, object)));
+        let lacks_owner = |object: &Object| {
+            let mut owners = object::owner_references(object).iter();
+            owners.any(|owner| matches!(self.look_up(view, object, owner), Owner::Absent { .. }))
+        };
+        all.filter(|(_, object)| lacks_owner(object)).map(|(r, object)| encode(r, &object.key())).collect()
     }
 }
 
@@ -300,6 +317,22 @@ mod tests {
             delete pods d/p
         "#]],
         );
+    }
+
+    /// Regression: an owner that came and went before its kind was known left its dependents behind.
+    #[tokio::test]
+    async fn once_a_kind_is_known_those_are_looked_at_again_whose_owner_has_gone() {
+        let mut collector = collector();
+        let all = collector.discovered.borrow().clone();
+        let (found, discovered) = tokio::sync::watch::channel(Arc::new(Discovered::default()));
+        collector.discovered = discovered;
+        let view = View::of([pod(&[owner("a", "u-a")])]);
+        let mut wakes = collector.wakes();
+        assert_eq!(collector.keys_after_wake(&view), []);
+        found.send(all).expect("the collector listens");
+        assert_eq!(wakes.next().await, Some(()));
+        assert_eq!(collector.keys_after_wake(&view), [encode(PODS, &ObjectKey::new("d", "p"))]);
+        assert_eq!(collector.keys_after_wake(&View::of([pod(&[owner("a", "u-a")]), set("a", "")])), []);
     }
 
     /// Regression: three Pods that own each other in a circle waited for each other for ever.
