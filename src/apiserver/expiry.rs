@@ -30,7 +30,7 @@ async fn run(store: Store, stopping: CancellationToken) {
     while !stopping.is_cancelled() {
         let Ok(page) = store.range(&Range { prefix: PREFIX, ..Range::default() }) else { return };
         let until = Instant::now() + TIME_TO_LIVE;
-        let due: Due = page.entries.into_iter().map(|e| (until, e.key, e.modified)).collect();
+        let due: Due = page.entries.iter().map(|e| (until, e.key.clone(), e.modified)).collect();
         let Ok(watch) = store.watch(PREFIX, page.revision) else { continue };
         tokio::select! {
             () = stopping.cancelled() => return,

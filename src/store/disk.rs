@@ -1,7 +1,7 @@
 //! The files that the current entries survive in: a database, and beside it the journal of what the database does not have yet.
 //!
 //! Owns: the tables in redb, and when the journal is brought into them.
-//! Called by: the writer thread, once per commit; `Store::open`, once.
+//! Called by: the writer, once per commit; `Store::open`, once.
 //! Never: holds history: after a restart watches resume from the newest revision or start over.
 
 use std::collections::BTreeMap;
@@ -129,9 +129,14 @@ impl Disk {
         Ok(())
     }
 
+    /// The journal holds so much that the database should get it.
+    pub fn is_full(&self) -> bool {
+        self.journal.bytes() > self.journal_bytes_max
+    }
+
     /// Between two commits: the database gets what has come together in the journal, if that is much.
     pub fn settle(&mut self) {
-        if self.journal.bytes() > self.journal_bytes_max {
+        if self.is_full() {
             self.flush();
         }
     }

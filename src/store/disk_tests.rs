@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ThreadId;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use redb::StorageBackend;
@@ -77,7 +79,12 @@ struct FakeDisk {
     left: Option<Arc<AtomicUsize>>,
     /// Images that a crash may leave, each with the number of writes acknowledged before it was taken.
     images: Arc<Mutex<Images>>,
+    /// No images are needed.
+    only_works: bool,
     acknowledged: Arc<AtomicUsize>,
+    /// What every sync takes, and the threads that waited for one.
+    sync_takes: Duration,
+    waited: Arc<Mutex<Vec<ThreadId>>>,
 }
 
 fn broken() -> std::io::Error {
@@ -144,6 +151,20 @@ impl StorageBackend for FakeFile {
     }
     fn sync_data(&self) -> Result<(), std::io::Error> {
         self.disk.spend()?;
+        std::thread::sleep(self.disk.sync_takes);
+        self.disk.waited.lock().push(std::thread::current().id());
+        if !self.disk.only_works {
+            self.take_images();
+        }
+        let mut platter = self.platter().lock();
+        platter.synced = platter.now.clone();
+        platter.since.clear();
+        Ok(())
+    }
+}
+
+impl FakeFile {
+    fn take_images(&self) {
         let acknowledged = self.disk.acknowledged.load(Ordering::SeqCst);
         // Crashes just before this sync: of the operations nothing, every other one, all but the last, all but half of
         // the last arrived.
@@ -156,10 +177,6 @@ impl StorageBackend for FakeFile {
             self.disk.crashed(|i| before_last(i, Kept::Half)),
         ];
         self.disk.images.lock().extend(crashes.map(|files| (acknowledged, files)));
-        let mut platter = self.platter().lock();
-        platter.synced = platter.now.clone();
-        platter.since.clear();
-        Ok(())
     }
 }
 
@@ -265,4 +282,52 @@ async fn after_a_failed_write_nothing_is_acknowledged_and_nothing_acknowledged_i
         assert!(steps >= acknowledged, "budget {budget}: {acknowledged} were acknowledged, {steps} are there");
         assert_eq!(contents(&store), states[steps]);
     }
+}
+
+/// The threads that waited for the disk while one caller wrote so often, whether it was this one.
+async fn waiting(sync_takes: Duration, writes: usize) -> Vec<bool> {
+    let disk = FakeDisk { only_works: true, sync_takes, ..FakeDisk::default() };
+    let backends = open_backends(disk.file(0), disk.file(1), 1 << 20).expect("an empty disk");
+    let store = Store::from_disk(backends, Options::default()).expect("opened");
+    disk.waited.lock().clear();
+    for step in 0..writes {
+        store.create(&format!("k/{step}"), value(step)).await.expect("created");
+    }
+    disk.waited.lock().iter().map(|thread| *thread == std::thread::current().id()).collect()
+}
+
+#[tokio::test]
+async fn a_caller_waits_for_a_quick_disk_itself_and_for_a_slow_one_never() {
+    let quick = waiting(Duration::ZERO, 200).await;
+    assert!(!quick[0], "what the disk is like is not known before the first commit");
+    assert!(quick.iter().any(|here| *here), "of {} commits none was made by its caller", quick.len());
+    let slow = waiting(Duration::from_millis(2), 20).await;
+    assert_eq!(slow, [false; 20]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_at_once_lose_nothing_wherever_their_commits_are_made() {
+    const WRITERS: usize = 16;
+    const WRITES: usize = 60;
+    let disk = FakeDisk { only_works: true, ..FakeDisk::default() };
+    let store = open(&disk).expect("an empty disk");
+    let writer = |writer: usize| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let key = format!("k/{writer:02}");
+            let mut entry = store.create(&key, value(0)).await.expect("created");
+            for step in 1..WRITES {
+                entry = store.update(&key, entry.modified, value(step)).await.expect("nobody else writes it");
+            }
+            (key, entry.value.to_vec())
+        })
+    };
+    let mut last: Vec<(String, Vec<u8>)> = Vec::new();
+    for writer in (0..WRITERS).map(writer).collect::<Vec<_>>() {
+        last.push(writer.await.expect("no panic"));
+    }
+    assert_eq!(store.revision().0 as usize, 1 + WRITERS * WRITES, "each write is a revision");
+    assert_eq!(contents(&store), last);
+    let found = open(&FakeDisk::of(disk.crashed(|_| Kept::Nothing))).expect("what was synced is whole");
+    assert_eq!(contents(&found), last);
 }

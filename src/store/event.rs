@@ -5,6 +5,7 @@
 //! Never: decides an order; `writer` does.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,9 +31,13 @@ impl FromStr for Revision {
     }
 }
 
-/// Cheap to clone: key and value are shared.
+/// Cheap to clone: one count, however many parts it has. A list of all there is counts nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry(Arc<Written>);
+
+/// What an entry consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
     pub key: Arc<str>,
     pub value: Bytes,
     pub created: Revision,
@@ -41,10 +46,24 @@ pub struct Entry {
     pub(crate) hole: u32,
 }
 
+impl Deref for Entry {
+    type Target = Written;
+
+    fn deref(&self) -> &Written {
+        &self.0
+    }
+}
+
+impl From<Written> for Entry {
+    fn from(written: Written) -> Self {
+        Entry(Arc::new(written))
+    }
+}
+
 impl Entry {
     /// The same write with its value told in another way; it is not what the store holds.
     pub fn told_as(&self, value: Bytes) -> Entry {
-        Entry { value, hole: encode::NO_HOLE, ..self.clone() }
+        Written { value, hole: encode::NO_HOLE, ..Written::clone(self) }.into()
     }
 
     /// Where in `value` the text of `modified` ends, if it stands there.
@@ -56,7 +75,7 @@ impl Entry {
     /// The same value with another revision written into it: what a deletion shows its watchers.
     pub(crate) fn at(&self, revision: Revision) -> Entry {
         let value = encode::rewrite(&self.value, self.hole, self.modified, revision);
-        Entry { key: self.key.clone(), value, created: self.created, modified: revision, hole: self.hole }
+        Written { value, modified: revision, ..Written::clone(self) }.into()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::{Entry, Revision};
+use crate::event::{Entry, Revision, Written};
 
 const HEADER: usize = 8 + 8 + 4;
 
@@ -28,11 +28,12 @@ pub(crate) fn decode(key: Arc<str>, row: &[u8]) -> Option<Entry> {
     let (created, rest) = row.split_first_chunk::<8>()?;
     let (modified, rest) = rest.split_first_chunk::<8>()?;
     let (hole, value) = rest.split_first_chunk::<4>()?;
-    Some(Entry {
+    let written = Written {
         key,
         value: Bytes::from(Box::<[u8]>::from(value)),
         created: Revision(u64::from_le_bytes(*created)),
         modified: Revision(u64::from_le_bytes(*modified)),
         hole: u32::from_le_bytes(*hole),
-    })
+    };
+    Some(written.into())
 }

@@ -43,6 +43,9 @@ pub(crate) struct State {
     options: Options,
 }
 
+/// Follows on `/`, so that it ends what begins with a folder.
+const AFTER_SLASH: char = '0';
+
 /// See the crate's docs for the three kinds of prefix.
 pub(crate) fn within(prefix: &str, key: &str) -> bool {
     if prefix.is_empty() || prefix.ends_with('/') { key.starts_with(prefix) } else { key == prefix }
@@ -84,13 +87,25 @@ impl State {
         Ok(Page { entries, revision: at, remaining })
     }
 
-    fn current<'a>(&'a self, range: &'a Range<'_>) -> impl Iterator<Item = &'a Entry> {
+    /// Finds both ends at once: to ask each key whether it belongs to the range would be most of what a list costs.
+    fn current(&self, range: &Range<'_>) -> impl Iterator<Item = &Entry> {
+        let prefix = range.prefix;
         let start = match range.start_after {
-            Some(key) if key >= range.prefix => Bound::Excluded(key),
-            _ => Bound::Included(range.prefix),
+            Some(key) if key >= prefix => Bound::Excluded(key),
+            _ => Bound::Included(prefix),
         };
-        let mine = |key: &str| within(range.prefix, key);
-        self.entries.range::<str, _>((start, Bound::Unbounded)).take_while(move |(k, _)| mine(k)).map(|(_, e)| e)
+        let after = prefix.strip_suffix('/').map(|folder| format!("{folder}{AFTER_SLASH}"));
+        let end = match &after {
+            _ if prefix.is_empty() => Bound::Unbounded,
+            Some(after) => Bound::Excluded(after.as_str()),
+            None => Bound::Included(prefix),
+        };
+        let is_empty = match (start, end) {
+            (Bound::Excluded(start), Bound::Excluded(end) | Bound::Included(end)) => start >= end,
+            _ => false,
+        };
+        let found = (!is_empty).then(|| self.entries.range::<str, _>((start, end)));
+        found.into_iter().flatten().map(|(_, entry)| entry)
     }
 
     /// The entries as they were: today's, with everything that happened since undone.

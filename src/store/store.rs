@@ -2,13 +2,13 @@
 //!
 //! Owns: the handle, and how it is opened.
 //! Called by: the API server.
-//! Never: blocks an async caller on the disk.
+//! Never: blocks an async caller on a slow disk.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::disk::{self, Disk};
@@ -18,7 +18,7 @@ use crate::event::{Entry, Revision};
 use crate::options::Options;
 use crate::state::{Page, Range, State};
 use crate::watch::{Topics, Watch};
-use crate::writer::{self, Request, Shared, Write};
+use crate::writer::{self, Desk, Request, Shared, Write};
 
 /// Cheap to clone; the last clone closes it.
 #[derive(Clone)]
@@ -57,11 +57,13 @@ impl Store {
             revisions: tokio::sync::watch::Sender::new(state.revision()),
             state: Arc::new(RwLock::new(state)),
             topics: Arc::new(Topics::default()),
+            desk: Arc::new(Mutex::new(Desk::new(disk))),
+            open: Arc::default(),
         };
         let theirs = shared.clone();
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || writer::run(theirs, disk, waiting))
+            .spawn(move || writer::run(&theirs, waiting))
             .map_err(|e| Error::Open(e.to_string()))?;
         Ok(Store { shared, requests })
     }
@@ -111,6 +113,11 @@ impl Store {
 
     /// All writes or none; returns when they are durable.
     pub async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Entry>, Error> {
+        let turn = self.shared.enter();
+        let writes = match self.shared.at_once(&turn, writes) {
+            Ok(outcome) => return outcome,
+            Err(writes) => writes,
+        };
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request { writes, reply }).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?

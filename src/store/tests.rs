@@ -93,6 +93,30 @@ async fn a_prefix_without_a_slash_is_one_key() {
 }
 
 #[tokio::test]
+async fn a_range_ends_where_its_folder_does_and_begins_behind_what_was_seen() {
+    let store = Store::memory();
+    for key in ["pods", "pods-x", "pods.x/a", "pods/a", "pods/a/b", "pods/z", "pods0", "pods0/a"] {
+        store.create(key, value("v")).await.expect("created");
+    }
+    let keys = |prefix: &str, start_after: Option<&str>| {
+        let page = store.range(&Range { prefix, start_after, ..Range::default() }).expect("a page");
+        page.entries.iter().map(|e| e.key.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys("pods/", None), ["pods/a", "pods/a/b", "pods/z"]);
+    assert_eq!(keys("pods/", Some("pods/a")), ["pods/a/b", "pods/z"]);
+    assert_eq!(keys("pods/", Some("a")), ["pods/a", "pods/a/b", "pods/z"], "begins before its folder");
+    for beyond in ["pods/z", "pods0", "pods0/a", "z"] {
+        assert!(keys("pods/", Some(beyond)).is_empty(), "behind {beyond}");
+    }
+    assert_eq!(keys("pods", None), ["pods"]);
+    assert!(keys("pods", Some("pods")).is_empty() && keys("pods", Some("pods/a")).is_empty());
+    assert_eq!(keys("", Some("pods/z")), ["pods0", "pods0/a"]);
+    assert_eq!(keys("", None).len(), 8);
+    let page = store.range(&Range { prefix: "pods/", limit: 1, ..Range::default() }).expect("a page");
+    assert_eq!(page.remaining, 2, "what lies behind the folder is not counted");
+}
+
+#[tokio::test]
 async fn history_is_bounded_and_says_so() {
     let store = Store::memory_with(Options { history_events_max: 3, ..Options::default() });
     let mut slow = store.watch("a/", Revision(1)).expect("in history");

@@ -6,15 +6,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::disk::Disk;
 use crate::encode::Encode;
 use crate::error::Error;
-use crate::event::{Entry, Event, EventKind, Revision};
+use crate::event::{Entry, Event, EventKind, Revision, Written};
 use crate::state::State;
 use crate::watch::Topics;
 
@@ -22,6 +23,9 @@ use crate::watch::Topics;
 pub(crate) const WAITING_MAX: usize = 4096;
 /// Requests in one commit.
 const COMMIT_REQUESTS_MAX: usize = 1024;
+/// A commit that takes no longer than this is cheaper for its caller to wait for than two threads that wake each other:
+/// what a solid-state disk needs for a small write and its sync, several times over.
+const QUICK: Duration = Duration::from_millis(1);
 
 /// One change of one key.
 #[derive(Clone, Debug)]
@@ -42,18 +46,64 @@ pub enum Write {
     },
 }
 
+/// What became of a request.
+pub(crate) type Outcome = Result<Vec<Entry>, Error>;
+
 /// Writes that happen together or not at all.
 pub(crate) struct Request {
     pub writes: Vec<Write>,
-    pub reply: oneshot::Sender<Result<Vec<Entry>, Error>>,
+    pub reply: oneshot::Sender<Outcome>,
 }
 
-/// Everything readers and the writer share.
+/// Where commits are made; who holds it is the only one that changes the state.
+pub(crate) struct Desk {
+    disk: Option<Disk>,
+    /// What the last commit took to become durable.
+    took: Duration,
+}
+
+impl Desk {
+    /// The first commit shows what the disk is like.
+    pub fn new(disk: Option<Disk>) -> Self {
+        let took = if disk.is_some() { Duration::MAX } else { Duration::ZERO };
+        Self { disk, took }
+    }
+
+    /// Returns when the changes are on disk.
+    fn commit(&mut self, changes: &Overlay, revision: Revision) -> Result<(), Error> {
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        let begun = Instant::now();
+        let outcome = disk.commit(changes, revision);
+        self.took = begun.elapsed();
+        outcome
+    }
+
+    fn is_quick(&self) -> bool {
+        self.took <= QUICK && !self.disk.as_ref().is_some_and(Disk::is_full)
+    }
+}
+
+/// Everything readers and writers share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub state: Arc<RwLock<State>>,
     pub topics: Arc<Topics>,
     pub revisions: tokio::sync::watch::Sender<Revision>,
+    pub desk: Arc<Mutex<Desk>>,
+    /// Requests that have not been answered.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// A request is open as long as this is held.
+pub(crate) struct Turn<'a> {
+    open: &'a AtomicUsize,
+    is_alone: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Keys that this batch has changed, as they will be.
@@ -100,14 +150,14 @@ impl<'a> Plan<'a> {
                     return Err(Error::Exists { key });
                 }
                 let (value, hole) = value.finish(revision);
-                let entry = Entry { key: key.into(), value, created: revision, modified: revision, hole };
-                (EventKind::Create, entry, None)
+                let written = Written { key: key.into(), value, created: revision, modified: revision, hole };
+                (EventKind::Create, Entry::from(written), None)
             }
             Write::Update { key, expected, value } => {
                 let old = self.expect(key, Some(expected))?;
                 let (value, hole) = value.finish(revision);
-                let entry = Entry { key: old.key.clone(), value, created: old.created, modified: revision, hole };
-                (EventKind::Update, entry, Some(old))
+                let written = Written { value, modified: revision, hole, ..Written::clone(&old) };
+                (EventKind::Update, written.into(), Some(old))
             }
             Write::Delete { key, expected } => {
                 let old = self.expect(key, expected)?;
@@ -130,29 +180,34 @@ impl<'a> Plan<'a> {
 }
 
 impl Shared {
-    /// Decides the requests, makes them durable, then visible; answers each.
-    fn commit(&self, disk: Option<&mut Disk>, requests: Vec<Request>) {
+    pub fn enter(&self) -> Turn<'_> {
+        Turn { open: &self.open, is_alone: self.open.fetch_add(1, Ordering::Relaxed) == 0 }
+    }
+
+    /// On the caller's thread, if no other request could be committed together with this one and the disk is quick.
+    /// Otherwise gives the writes back.
+    pub fn at_once(&self, turn: &Turn<'_>, writes: Vec<Write>) -> Result<Outcome, Vec<Write>> {
+        let desk = if turn.is_alone { self.desk.try_lock() } else { None };
+        let Some(mut desk) = desk.filter(|desk| desk.is_quick()) else { return Err(writes) };
+        Ok(self.commit(&mut desk, vec![writes]).remove(0))
+    }
+
+    /// Decides the requests, makes them durable, then visible. Nobody else changes the state meanwhile, so what was
+    /// decided from a shared lock still holds under the exclusive one.
+    fn commit(&self, desk: &mut Desk, requests: Vec<Vec<Write>>) -> Vec<Outcome> {
         let state = self.state.read();
         let mut plan = Plan::new(&state);
-        let mut answers = Vec::with_capacity(requests.len());
-        for request in requests {
-            answers.push((request.reply, plan.request(request.writes)));
-        }
+        let outcomes: Vec<Outcome> = requests.into_iter().map(|writes| plan.request(writes)).collect();
         let Plan { overlay, events, revision, .. } = plan;
         drop(state);
-        if !events.is_empty() {
-            if let Some(Err(error)) = disk.map(|d| d.commit(&overlay, revision)) {
-                for (reply, _) in answers {
-                    let _ = reply.send(Err(error.clone()));
-                }
-                return;
-            }
-            self.publish(events, revision);
+        if events.is_empty() {
+            return outcomes;
         }
-        for (reply, answer) in answers {
-            // A caller that went away has its write all the same.
-            let _ = reply.send(answer);
+        if let Err(error) = desk.commit(&overlay, revision) {
+            return outcomes.iter().map(|_| Err(error.clone())).collect();
         }
+        self.publish(events, revision);
+        outcomes
     }
 
     fn publish(&self, events: Vec<Arc<Event>>, revision: Revision) {
@@ -165,22 +220,26 @@ impl Shared {
     }
 }
 
-/// Runs until every `Store` is gone. The writer is the only one that changes the state, so what it decided from a
-/// shared lock still holds when it takes the exclusive one.
-pub(crate) fn run(shared: Shared, mut disk: Option<Disk>, mut requests: mpsc::Receiver<Request>) {
+/// Runs until every `Store` is gone.
+pub(crate) fn run(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
     while let Some(first) = requests.blocking_recv() {
-        let mut batch = vec![first];
+        let mut desk = shared.desk.lock();
+        let (mut batch, mut replies) = (vec![first.writes], vec![first.reply]);
         while batch.len() < COMMIT_REQUESTS_MAX
             && let Ok(next) = requests.try_recv()
         {
-            batch.push(next);
+            batch.push(next.writes);
+            replies.push(next.reply);
         }
-        shared.commit(disk.as_mut(), batch);
-        if let Some(disk) = &mut disk {
+        for (reply, outcome) in replies.into_iter().zip(shared.commit(&mut desk, batch)) {
+            // A caller that went away has its write all the same.
+            let _ = reply.send(outcome);
+        }
+        if let Some(disk) = &mut desk.disk {
             disk.settle();
         }
     }
-    if let Some(disk) = disk {
+    if let Some(disk) = shared.desk.lock().disk.take() {
         disk.close();
     }
 }

@@ -196,7 +196,7 @@ pub async fn events(
     let mut all: Vec<Bytes> = Vec::new();
     for event in events {
         all.push(event.entry.value.clone());
-        all.extend(event.faded().map(|f| f.value));
+        all.extend(event.faded().map(|f| f.value.clone()));
     }
     let mut converted = values(objects, served, all).await?.into_iter();
     let mut told = Vec::with_capacity(events.len());

@@ -278,7 +278,7 @@ impl Watching {
             (true, true) => ("MODIFIED", event.entry.value.clone()),
             (true, false) if event.kind == EventKind::Delete => ("DELETED", event.entry.value.clone()),
             (true, false) => match event.faded() {
-                Some(entry) => ("DELETED", entry.value),
+                Some(entry) => ("DELETED", entry.value.clone()),
                 None => return,
             },
             (false, false) => return,
