@@ -74,9 +74,9 @@ impl Served {
         registry::api_version(&self.row.stored_group, &self.row.stored_version)
     }
 
-    /// A stored object as an item of a typed list, which leaves the type out of its items.
-    pub fn without_type(&self, value: &bytes::Bytes) -> Option<bytes::Bytes> {
-        value.starts_with(&self.type_prefix).then(|| value.slice(self.type_prefix.len()..))
+    /// The stored bytes of an object of this version after its type, with which they begin.
+    pub fn without_type<'a>(&self, value: &'a [u8]) -> Option<&'a [u8]> {
+        value.strip_prefix(self.type_prefix.as_slice())
     }
 
     pub fn structure(&self) -> Structure<'_> {

@@ -5,7 +5,10 @@
 //! Called by: every write (to encode), every read that must look inside (to decode).
 //! Never: converts between versions.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use minik_store::{Encode, Entry};
 use serde::Deserialize;
 use serde_json::Value;
@@ -81,20 +84,17 @@ pub fn decode_bytes(bytes: &Bytes) -> Value {
 }
 
 /// The text of `metadata`.
-pub fn metadata_of(entry: &Entry) -> Bytes {
-    let value = &entry.value;
-    let name = br#""metadata":"#;
+pub fn metadata_of(entry: &Entry) -> &[u8] {
+    static NAME: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(br#""metadata":"#));
     // Nothing but the type stands before it.
-    let Some(start) = value.windows(name.len()).position(|w| w == name).map(|at| at + name.len()) else {
-        return Bytes::from_static(b"{}");
-    };
-    // `encode` writes the revision last: a quote and a brace, and the metadata is over.
-    if let Some(end) = entry.after_revision().map(|at| at + 2).filter(|end| value[..*end].ends_with(b"\"}")) {
-        return value.slice(start..end);
+    let Some(start) = NAME.find(&entry.value).map(|at| at + NAME.needle().len()) else { return b"{}" };
+    if let Some(revision_end) = entry.after_revision() {
+        // `encode` writes the revision last: a quote and a brace, and the metadata is over.
+        return &entry.value[start..revision_end + 2];
     }
-    let mut rest = serde_json::Deserializer::from_slice(&value[start..]);
+    let mut rest = serde_json::Deserializer::from_slice(&entry.value[start..]);
     let found = <&RawValue>::deserialize(&mut rest).expect("what is stored was written by `encode`");
-    value.slice_ref(found.get().as_bytes())
+    found.get().as_bytes()
 }
 
 #[cfg(test)]
@@ -121,8 +121,8 @@ mod tests {
         let tree = json!({"apiVersion": "v1", "kind": "A", "metadata": {"name": "\"}n"}, "spec": {"metadata": {}}});
         let entry = store.create("a", encode(&tree)).await.expect("it is new");
         let metadata = br#"{"name":"\"}n","resourceVersion":"2"}"#;
-        assert_eq!(&metadata_of(&entry)[..], metadata);
-        assert_eq!(&metadata_of(&entry.told_as(entry.value.clone()))[..], metadata);
-        assert_eq!(&metadata_of(&entry.told_as(Bytes::from_static(b"{}")))[..], b"{}");
+        assert_eq!(metadata_of(&entry), metadata);
+        assert_eq!(metadata_of(&entry.told_as(entry.value.clone())), metadata);
+        assert_eq!(metadata_of(&entry.told_as(Bytes::from_static(b"{}"))), b"{}");
     }
 }

@@ -28,7 +28,7 @@ pub async fn delete_collection(core: &Arc<Core>, call: &Call) -> Result<Response
     let page = list::select(core, call).await?;
     let deletions: Vec<_> = page.entries.iter().map(|entry| one(core, call, entry, &options)).collect();
     futures::stream::iter(deletions).buffer_unordered(CONCURRENT_MAX).try_collect::<Vec<()>>().await?;
-    list::respond(call, &page)
+    list::respond(call, page)
 }
 
 /// Boxed: the compiler cannot tell that a stream of borrowing futures may move between threads.

@@ -4,7 +4,9 @@
 //! Called by: `rest`, deletion of collections.
 //! Never: decodes an object unless the client asked for another form of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, header};
@@ -25,8 +27,10 @@ use crate::{reply, stored};
 
 /// Entries looked at between two checks whether a page is full.
 const SCAN_MIN: usize = 500;
-/// What is handed to the connection at once.
-const CHUNK_BYTES: usize = 64 << 10;
+/// What is handed to the connection at once: with the header of its HTTP/2 frame, four whole records of TLS.
+const CHUNK_BYTES: usize = (64 << 10) - 9;
+/// Buffers that the chunks of a list take in turn: as many as the connection holds before it takes no more.
+const BUFFERS: usize = 8;
 
 /// The objects of a list.
 pub struct Selected {
@@ -40,7 +44,7 @@ pub struct Selected {
 
 pub async fn list(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
     match select(core, call).await {
-        Ok(selected) => respond(call, &selected),
+        Ok(selected) => respond(call, selected),
         Err(status) if status.code == 410 && !call.query.get("continue").is_empty() => expired(call, &status),
         Err(status) => Err(status),
     }
@@ -149,7 +153,7 @@ fn list_metadata(selected: &Selected) -> Value {
     metadata
 }
 
-pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Status> {
+pub fn respond(call: &Call, selected: Selected) -> Result<Response<Body>, Status> {
     let (served, accept) = (&call.served, &call.accept);
     if accept.form == Form::Metadata {
         let list = reply::go_type(served, &served.row.list_kind);
@@ -158,19 +162,14 @@ pub fn respond(call: &Call, selected: &Selected) -> Result<Response<Body>, Statu
     }
     let plain = accept.encoding == Encoding::Json && !accept.pretty;
     match accept.form {
-        Form::Object if plain && selected.entries.iter().all(|e| served.can_copy(&e.value)) => {
-            let items = selected.entries.iter().map(|e| item(served, &e.value)).collect();
-            Ok(joined(call, &served.row.list_kind, &served.row.api_version(), selected, items))
+        Form::Object if plain && served.custom().is_none() => {
+            let cut = Cut::Type(served.clone());
+            Ok(joined(call, &served.row.list_kind, &served.row.api_version(), selected, cut))
         }
         Form::MetadataList if plain && !selected.entries.is_empty() && !has_carriers(&served.row) => {
-            let items = selected.entries.iter().map(|e| Item {
-                open: METADATA_ITEM,
-                rest: stored::metadata_of(e),
-                close: b"}",
-            });
-            Ok(joined(call, "PartialObjectMetadataList", "meta.k8s.io/v1", selected, items.collect()))
+            Ok(joined(call, "PartialObjectMetadataList", "meta.k8s.io/v1", selected, Cut::Metadata))
         }
-        form => trees(call, selected, form),
+        form => trees(call, &selected, form),
     }
 }
 
@@ -189,14 +188,9 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
         table["metadata"] = metadata;
         return Ok(reply::tree(&reply::json_only(accept), 200, &table));
     }
-    let mut items = items;
     // The metadata of an object is told by its type.
-    if served.custom().is_none() && form != Form::MetadataList {
-        items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| {
-            item.remove("kind");
-            item.remove("apiVersion");
-        });
-    }
+    let is_typed = served.custom().is_none() && form != Form::MetadataList;
+    let items: Vec<Value> = if is_typed { items.into_iter().map(untyped).collect() } else { items };
     let (kind, api_version, items): (_, _, Value) = match form {
         Form::MetadataList => (
             "PartialObjectMetadataList".into(),
@@ -212,63 +206,158 @@ fn trees(call: &Call, selected: &Selected, form: Form) -> Result<Response<Body>,
 
 const METADATA_ITEM: &[u8] = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
 
-/// One element of a list, in up to three pieces so that the stored bytes need no copy of their own.
-struct Item {
-    open: &'static [u8],
-    rest: Bytes,
-    close: &'static [u8],
+/// What of an object its item in a list shows.
+enum Cut {
+    /// All but the type.
+    Type(Arc<Served>),
+    Metadata,
 }
 
-/// The items of typed lists have no type of their own.
-fn item(served: &Served, value: &Bytes) -> Item {
-    match served.without_type(value) {
-        Some(rest) => Item { open: b"{", rest, close: b"" },
-        None => Item { open: b"", rest: value.clone(), close: b"" },
+impl Cut {
+    /// The item in pieces, so that stored bytes need no copy of their own.
+    fn of<'a>(&self, entry: &'a Entry) -> [Cow<'a, [u8]>; 3] {
+        match self {
+            Cut::Metadata => [METADATA_ITEM.into(), stored::metadata_of(entry).into(), b"}".into()],
+            Cut::Type(served) => match served.without_type(&entry.value) {
+                Some(rest) => [b"{".into(), rest.into(), Cow::default()],
+                None => {
+                    let item = untyped(reply::served_tree(served, entry)).to_string();
+                    [item.into_bytes().into(), Cow::default(), Cow::default()]
+                }
+            },
+        }
     }
 }
 
-fn joined(call: &Call, kind: &str, api_version: &str, selected: &Selected, items: Vec<Item>) -> Response<Body> {
-    let metadata = list_metadata(selected);
+/// The items of typed lists have no type of their own.
+fn untyped(mut item: Value) -> Value {
+    if let Some(fields) = item.as_object_mut() {
+        fields.remove("kind");
+        fields.remove("apiVersion");
+    }
+    item
+}
+
+/// What stands behind the last item.
+const END: &[u8] = b"]}\n";
+
+fn joined(call: &Call, kind: &str, api_version: &str, selected: Selected, cut: Cut) -> Response<Body> {
+    let metadata = list_metadata(&selected);
     let head = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
-    let commas = items.len().saturating_sub(1);
-    let length: usize = items.iter().map(|i| i.open.len() + i.rest.len() + i.close.len()).sum();
-    let length = head.len() + length + commas + 3;
-    let mut chunks = chunks(head, items);
-    if length <= CHUNK_BYTES || call.accept.gzip {
-        let mut all = BytesMut::with_capacity(length);
-        chunks.by_ref().for_each(|c| all.put(c));
+    let mut chunks = Chunks::new(head, selected.entries, cut);
+    let first = chunks.next().unwrap_or_default();
+    if chunks.has_ended {
+        return reply::sized(&call.accept, 200, "application/json", first);
+    }
+    if call.accept.gzip {
+        let mut all = BytesMut::from(first);
+        chunks.for_each(|chunk| all.put(chunk));
         return reply::sized(&call.accept, 200, "application/json", all.freeze());
     }
     Response::builder()
         .header(header::CONTENT_TYPE, "application/json")
-        .header(header::CONTENT_LENGTH, length)
-        .body(body::stream(futures::stream::iter(chunks)))
+        .body(body::stream(futures::stream::iter(std::iter::once(first).chain(chunks))))
         .expect("constant headers")
 }
 
-/// The list as pieces of about [`CHUNK_BYTES`], made when the connection is ready for them.
-fn chunks(head: String, items: Vec<Item>) -> impl Iterator<Item = Bytes> {
-    let mut items = items.into_iter();
-    let mut pending = BytesMut::from(head.as_bytes());
-    let (mut first, mut ended) = (true, false);
-    std::iter::from_fn(move || {
-        if ended {
+/// The list as pieces of up to [`CHUNK_BYTES`] (but an item is not cut), made when the connection is ready for them.
+struct Chunks {
+    head: String,
+    entries: vec::IntoIter<Entry>,
+    cut: Cut,
+    separator: &'static [u8],
+    buffers: [BytesMut; BUFFERS],
+    turn: usize,
+    has_ended: bool,
+}
+
+impl Chunks {
+    fn new(head: String, entries: Vec<Entry>, cut: Cut) -> Self {
+        let entries = entries.into_iter();
+        Self { head, entries, cut, separator: b"", buffers: Default::default(), turn: 0, has_ended: false }
+    }
+
+    /// What the next chunk may need.
+    fn room(&self) -> usize {
+        let mut room = self.head.len() + END.len();
+        for entry in self.entries.as_slice() {
+            if room >= CHUNK_BYTES {
+                return CHUNK_BYTES;
+            }
+            room += entry.value.len() + METADATA_ITEM.len();
+        }
+        room.min(CHUNK_BYTES)
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.has_ended {
             return None;
         }
-        pending.reserve(CHUNK_BYTES);
-        while pending.len() < CHUNK_BYTES {
-            let Some(item) = items.next() else {
-                ended = true;
-                pending.put_slice(b"]}\n");
-                break;
-            };
-            if !std::mem::take(&mut first) {
-                pending.put_u8(b',');
+        let room = self.room();
+        self.turn = (self.turn + 1) % BUFFERS;
+        let chunk = &mut self.buffers[self.turn];
+        // Takes the memory of its last chunk again, once that has been sent.
+        chunk.reserve(room);
+        chunk.put_slice(std::mem::take(&mut self.head).as_bytes());
+        while let Some(entry) = self.entries.as_slice().first() {
+            let pieces = self.cut.of(entry);
+            let length = self.separator.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+            if !chunk.is_empty() && chunk.len() + length > CHUNK_BYTES {
+                return Some(chunk.split().freeze());
             }
-            pending.put_slice(item.open);
-            pending.put_slice(&item.rest);
-            pending.put_slice(item.close);
+            chunk.put_slice(std::mem::replace(&mut self.separator, b","));
+            pieces.iter().for_each(|piece| chunk.put_slice(piece));
+            self.entries.next();
         }
-        Some(pending.split().freeze())
-    })
+        self.has_ended = true;
+        chunk.put_slice(END);
+        Some(chunk.split().freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minik_store::{Encode, Store, Write};
+
+    use super::*;
+
+    /// The chunks of a list of objects whose metadata are so long.
+    async fn chunks(lengths: &[usize]) -> Chunks {
+        let store = Store::memory();
+        let value = |length: &usize| Encode::plain(format!(r#"{{"metadata":{}}}"#, metadata(*length)));
+        let create = |(at, length)| Write::Create { key: format!("pods/{at:05}"), value: value(length) };
+        let entries = store.transact(lengths.iter().enumerate().map(create).collect()).await.expect("all are new");
+        Chunks::new("[".into(), entries, Cut::Metadata)
+    }
+
+    fn metadata(length: usize) -> String {
+        format!("\"{}\"", "x".repeat(length - 2))
+    }
+
+    #[tokio::test]
+    async fn a_list_is_the_same_however_it_is_cut() {
+        const AROUND: usize = METADATA_ITEM.len() + 1;
+        let full = CHUNK_BYTES - AROUND - 1;
+        for lengths in [vec![], vec![3], vec![1000; 500], vec![full, full + 1, full], vec![3 * full, 2, 2 * full]] {
+            let chunks: Vec<Bytes> = chunks(&lengths).await.collect();
+            let start = std::str::from_utf8(METADATA_ITEM).expect("text");
+            let items: Vec<String> = lengths.iter().map(|length| format!("{start}{}}}", metadata(*length))).collect();
+            assert!(chunks.concat() == format!("[{}]}}\n", items.join(",")).as_bytes(), "items of {lengths:?}");
+            let longest = lengths.iter().max().map_or(0, |length| length + AROUND + 1);
+            let bound = CHUNK_BYTES.max(longest) + END.len();
+            assert!(chunks.iter().all(|c| !c.is_empty() && c.len() <= bound), "items of {lengths:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_been_sent_makes_room_for_what_comes() {
+        let mut count = 0;
+        let places = chunks(&[2_000; 2_000]).await.inspect(|_| count += 1).map(|chunk| chunk.as_ptr() as usize);
+        let places: std::collections::HashSet<usize> = places.collect();
+        assert!(places.len() <= 2 * BUFFERS && count > 4 * BUFFERS, "{count} chunks in {} places", places.len());
+    }
 }
