@@ -60,8 +60,10 @@ impl Entry {
     fn encode(self) -> Value {
         let mut entry = json!({
             "manager": self.manager, "operation": self.operation.as_str(), "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1", "fieldsV1": self.fields.into_json(),
+            "fieldsType": "FieldsV1",
         });
+        // The macro would copy them.
+        entry["fieldsV1"] = self.fields.into_json();
         if let Some(time) = &self.time {
             entry["time"] = time.as_str().into();
         }

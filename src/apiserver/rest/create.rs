@@ -32,7 +32,7 @@ const SUFFIX_LENGTH: usize = 5;
 const BASE_LENGTH_MAX: usize = 63 - SUFFIX_LENGTH;
 /// Without vowels and what looks alike, so that no words come out.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Upstream tries as often when a generated name is taken.
+/// Upstream tries as often when what was chosen for an object is taken.
 const ATTEMPTS_MAX: usize = 8;
 
 /// What a write came to.
@@ -52,15 +52,24 @@ pub fn respond(call: &Call, code: u16, outcome: Outcome) -> Response<Body> {
 pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
     let options = WriteOptions::of(call, "CreateOptions")?;
     let kind = call.kind();
-    let mut tree = decode::body(call, &kind, options.validation)?;
-    decode::check_namespace(&mut tree, call.object_namespace())?;
-    let shares_labels = strategy::shares_labels(&call.served.row, &tree);
-    default(&kind, &mut tree);
-    if !call.served.row.is_stored() {
-        return special::answer(core, call, tree).await;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let mut tree = decode::body(call, &kind, options.validation)?;
+        decode::check_namespace(&mut tree, call.object_namespace())?;
+        let shares_labels = strategy::shares_labels(&call.served.row, &tree);
+        default(&kind, &mut tree);
+        if !call.served.row.is_stored() {
+            return special::answer(core, call, tree).await;
+        }
+        let generated = object::name(&tree).is_empty();
+        match place(core, call, &options, NewObject { tree, shares_labels }, Track::Update).await {
+            Ok(outcome) => return Ok(respond(call, 201, outcome)),
+            // So seldom that it begins anew with the body; no other create has to keep a copy for it.
+            Err(Failure::Taken(_)) if generated && attempts < ATTEMPTS_MAX => {}
+            Err(Failure::Taken(status) | Failure::Refused(status)) => return Err(status),
+        }
     }
-    let outcome = insert(core, call, &options, NewObject { tree, shares_labels }, Track::Update).await?;
-    Ok(respond(call, 201, outcome))
 }
 
 pub fn default(kind: &GroupVersionKind, tree: &mut Value) {
@@ -85,9 +94,7 @@ pub struct NewObject {
 
 enum Failure {
     /// The name is.
-    Taken,
-    /// An address or a port that was chosen for it is.
-    Allocated,
+    Taken(Status),
     Refused(Status),
 }
 
@@ -97,6 +104,7 @@ impl From<Status> for Failure {
     }
 }
 
+/// Of an object that has its name.
 pub async fn insert(
     core: &Arc<Core>,
     call: &Call,
@@ -104,6 +112,17 @@ pub async fn insert(
     new: NewObject,
     track: Track,
 ) -> Result<Outcome, Status> {
+    let placed = place(core, call, options, new, track).await;
+    placed.map_err(|(Failure::Taken(status) | Failure::Refused(status))| status)
+}
+
+async fn place(
+    core: &Arc<Core>,
+    call: &Call,
+    options: &WriteOptions,
+    new: NewObject,
+    track: Track,
+) -> Result<Outcome, Failure> {
     let NewObject { mut tree, shares_labels } = new;
     // Before admission and the strategy: what the server adds belongs to nobody.
     if track == Track::Update {
@@ -111,29 +130,27 @@ pub async fn insert(
     }
     let mut review = admit::review(call, subject(call, options, tree));
     admit::mutate(core, call, &mut review).await?;
-    default(&call.served.row.kind(), &mut review.object);
-    let generated = object::name(&review.object).is_empty();
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        match attempt(core, call, options, NewObject { tree: review.object.clone(), shares_labels }).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(Failure::Refused(status)) => return Err(status),
-            Err(Failure::Taken) if generated && attempts < ATTEMPTS_MAX => {}
-            Err(Failure::Allocated) if attempts < ATTEMPTS_MAX => {}
-            Err(Failure::Taken) => return Err(taken(core, call, object::name(&review.object))),
-            Err(Failure::Allocated) => return Err(Status::internal("every address that was tried is taken")),
+    let mut tree = review.object;
+    default(&call.served.row.kind(), &mut tree);
+    for _ in 1..ATTEMPTS_MAX {
+        // Only what claims something can find it claimed.
+        let Some(spare) = special::claims(call).then(|| tree.clone()) else { break };
+        match attempt(core, call, options, NewObject { tree, shares_labels }).await? {
+            Some(outcome) => return Ok(outcome),
+            None => tree = spare,
         }
     }
+    let outcome = attempt(core, call, options, NewObject { tree, shares_labels }).await?;
+    outcome.ok_or_else(|| Status::internal("every address that was tried is taken").into())
 }
 
-fn taken(core: &Core, call: &Call, name: &str) -> Status {
+fn taken(core: &Core, call: &Call, name: &str) -> Failure {
     let status = Status::already_exists(&call.served.row.qualified(), name);
     let there = core.store.get(&call.served.key(&call.info.namespace, name));
     if there.is_some_and(|entry| object::is_deleting(&stored::decode(&entry))) {
-        return Status { message: format!("object is being deleted: {}", status.message), ..status };
+        return Failure::Taken(Status { message: format!("object is being deleted: {}", status.message), ..status });
     }
-    status
+    Failure::Taken(status)
 }
 
 fn subject(call: &Call, options: &WriteOptions, object: Value) -> Subject {
@@ -148,7 +165,13 @@ fn subject(call: &Call, options: &WriteOptions, object: Value) -> Subject {
     }
 }
 
-async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, new: NewObject) -> Result<Outcome, Failure> {
+/// `None`: an address or a port that was chosen for it is taken.
+async fn attempt(
+    core: &Arc<Core>,
+    call: &Call,
+    options: &WriteOptions,
+    new: NewObject,
+) -> Result<Option<Outcome>, Failure> {
     let NewObject { mut tree, shares_labels } = new;
     let kind = call.served.row.kind();
     born(&mut tree);
@@ -181,19 +204,21 @@ async fn attempt(core: &Arc<Core>, call: &Call, options: &WriteOptions, new: New
     admit::validate(core, call, &review).await?;
     let mut tree = review.object;
     settle(&call.served, &mut tree);
-    let key = call.served.key(&call.info.namespace, object::name(&tree));
+    let name = object::name(&tree).to_string();
+    let key = call.served.key(&call.info.namespace, &name);
     if options.dry_run {
-        return if core.store.get(&key).is_some() { Err(Failure::Taken) } else { Ok(Outcome::Shown(tree)) };
+        let is_taken = core.store.get(&key).is_some();
+        return if is_taken { Err(taken(core, call, &name)) } else { Ok(Some(Outcome::Shown(tree))) };
     }
     let value = stored::encode(&to_stored(core, call, tree).await?);
     writes.insert(0, Write::Create { key: key.clone(), value });
     match core.store.transact(writes).await {
         Ok(mut entries) => {
             let entry = conversion::entry(core.objects.as_ref(), &call.served, entries.swap_remove(0)).await?;
-            Ok(Outcome::Stored(entry))
+            Ok(Some(Outcome::Stored(entry)))
         }
-        Err(Error::Exists { key: taken }) if taken == key => Err(Failure::Taken),
-        Err(Error::Exists { .. }) => Err(Failure::Allocated),
+        Err(Error::Exists { key: there }) if there == key => Err(taken(core, call, &name)),
+        Err(Error::Exists { .. }) => Ok(None),
         Err(error) => Err(store_failure(&error).into()),
     }
 }

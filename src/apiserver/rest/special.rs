@@ -92,12 +92,17 @@ pub fn allocate(
     old: Option<&Value>,
     dry_run: bool,
 ) -> Result<Vec<Write>, Status> {
-    if is(&call.served, "", "Service") { services::allocate(core, new, old, dry_run) } else { Ok(Vec::new()) }
+    if claims(call) { services::allocate(core, new, old, dry_run) } else { Ok(Vec::new()) }
+}
+
+/// Whether the kind needs addresses or ports at all.
+pub fn claims(call: &Call) -> bool {
+    is(&call.served, "", "Service")
 }
 
 /// What is given back when the object goes.
 pub fn release(call: &Call, old: &Value) -> Vec<Write> {
-    if is(&call.served, "", "Service") { services::release(old) } else { Vec::new() }
+    if claims(call) { services::release(old) } else { Vec::new() }
 }
 
 /// Upstream keeps a new claim without the phase that readers see: its first update writes that, and is never without
