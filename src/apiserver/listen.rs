@@ -43,6 +43,9 @@ const PROBES_UNANSWERED: u32 = 4;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Upstream's limit per HTTP/2 connection is 100 by default; in-process benchmarks and many informers want more.
 const HTTP2_STREAMS_MAX: u32 = 1000;
+/// What TLS takes in one piece: a chunk of a long answer with its frame's header. By default it is 64 KiB, which would
+/// leave the last few bytes of each chunk to a record and a packet of their own.
+const TLS_BUFFER_BYTES: usize = 128 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -132,7 +135,8 @@ async fn connect(
     let mut peer = Peer { address: Some(address), ..Peer::default() };
     let Some(acceptor) = tls else { return converse(core, stream, peer, cancel).await };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
             peer.certificates = Arc::new(certificates.iter().map(|c| c.to_vec()).collect());
             converse(core, stream, peer, cancel).await;

@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
@@ -42,6 +42,8 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// A frame is read whole before it is handed on; larger ones than the default of 16 KiB spare a long list half its wake-ups.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// What is read from the socket at once; TLS by itself asks for 4 KiB at a time, and a long list is thousands of times that.
+const READ_BYTES: usize = 64 << 10;
 /// As client-go re-reads token files.
 const TOKEN_AGE_MAX: Duration = Duration::from_secs(60);
 
@@ -119,8 +121,8 @@ impl Remote {
         &self,
         tls: &Tls,
         connector: &TlsConnector,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, TransportError> {
-        let stream = self.connect().await?;
+    ) -> Result<tokio_rustls::client::TlsStream<BufReader<TcpStream>>, TransportError> {
+        let stream = BufReader::with_capacity(READ_BYTES, self.connect().await?);
         let limit = Duration::from_secs(CONNECT_SECONDS_MAX);
         match tokio::time::timeout(limit, connector.connect(tls.name.clone(), stream)).await {
             Ok(result) => result.map_err(|source| TransportError::Tls { address: self.address(), source }),

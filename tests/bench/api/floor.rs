@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use minik_client::{Body, BoxError, Client, Credentials, Endpoint, Remote};
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
 /// What is handed to the connection at once, as the API servers do it.
@@ -25,15 +26,17 @@ const CHUNK: Bytes = Bytes::from_static(&[b'x'; CHUNK_BYTES]);
 
 pub struct Floor {
     pub client: Client,
-    serving: tokio::task::JoinHandle<()>,
+    /// Threads of its own, as another process would have.
+    runtime: Option<Runtime>,
 }
 
 impl Floor {
-    pub async fn start() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         let key = rcgen::KeyPair::generate()?;
         let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".into()])?.self_signed(&key)?;
         let acceptor = acceptor(&certificate, &key)?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
         let endpoint = Endpoint {
             server: format!("https://{}", listener.local_addr()?),
             ca_pem: certificate.pem().into_bytes(),
@@ -42,13 +45,17 @@ impl Floor {
             credentials: Credentials::None,
         };
         let client = Client::new(Arc::new(Remote::new(endpoint)?));
-        Ok(Self { client, serving: tokio::spawn(serve(listener, acceptor)) })
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.spawn(async move { serve(TcpListener::from_std(listener)?, acceptor).await });
+        Ok(Self { client, runtime: Some(runtime) })
     }
 }
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        self.serving.abort();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -66,10 +73,12 @@ fn acceptor(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Result<Tl
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {
-    while let Ok((stream, _)) = listener.accept().await {
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor) -> std::io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
         let _ = stream.set_nodelay(true);
-        let Ok(stream) = acceptor.accept(stream).await else { continue };
+        let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+        stream.get_mut().1.set_buffer_limit(Some(2 * CHUNK_BYTES));
         let answered = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service_fn(answer));

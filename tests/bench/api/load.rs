@@ -121,42 +121,54 @@ pub fn percentile(mut times: Vec<Duration>, of_hundred: usize) -> f64 {
     times.get(at).map_or(0.0, |t| t.as_secs_f64() * 1e3)
 }
 
-/// `request(0)`, `request(1)`, ... with so many of them in flight.
-async fn paced<F>(count: usize, in_flight: usize, request: impl Fn(usize) -> F) -> Result<Pace>
-where
-    F: Future<Output = Result<Bytes>>,
-{
-    let begun = Instant::now();
-    let timed = |index| {
-        let work = request(index);
+/// What is sent.
+struct Ask {
+    method: &'static str,
+    path: String,
+    body: Bytes,
+}
+
+/// `ask(0)`, `ask(1)`, ... with so many of them in flight. In a task, beside the client's connections: outside of one each
+/// request would wake another thread, and its answer this one.
+async fn paced(
+    client: &Client,
+    count: usize,
+    in_flight: usize,
+    ask: impl Fn(usize) -> Ask + Send + 'static,
+) -> Result<Pace> {
+    let client = client.clone();
+    let timed = move |index| {
+        let (client, Ask { method, path, body }) = (client.clone(), ask(index));
         async move {
             let sent = Instant::now();
-            work.await.map(|_| sent.elapsed())
+            send(&client, method, &path, JSON, body).await.map(|_| sent.elapsed())
         }
     };
-    let times: Vec<Duration> =
-        futures::stream::iter(0..count).map(timed).buffer_unordered(in_flight).try_collect().await?;
+    let begun = Instant::now();
+    let times = futures::stream::iter(0..count).map(timed).buffer_unordered(in_flight).try_collect();
+    let times: Vec<Duration> = tokio::spawn(times).await??;
     Ok(Pace { per_second: count as f64 / begun.elapsed().as_secs_f64(), p99_ms: percentile(times, 99) })
 }
 
 pub async fn creates(client: &Client, path: &str, body: Bytes, count: usize, in_flight: usize) -> Result<Pace> {
-    paced(count, in_flight, |_| send(client, "POST", path, JSON, body.clone())).await
+    let path = path.to_string();
+    paced(client, count, in_flight, move |_| Ask { method: "POST", path: path.clone(), body: body.clone() }).await
 }
 
 /// Replaces these objects in turn, each time by other contents.
 pub async fn updates(client: &Client, names: &[String], count: usize, in_flight: usize) -> Result<Pace> {
-    let paths: Vec<String> = names.iter().map(|name| format!("{CONFIG_MAPS}/{name}")).collect();
-    paced(count, in_flight, |index| {
-        let at = index % names.len();
-        let body =
-            json!({"metadata": {"name": names[at]}, "data": {"round": index.to_string(), "rest": "x".repeat(400)}});
-        send(client, "PUT", &paths[at], JSON, body.to_string().into())
-    })
-    .await
+    let names = names.to_vec();
+    let replace = move |index: usize| {
+        let name = &names[index % names.len()];
+        let body = json!({"metadata": {"name": name}, "data": {"round": index.to_string(), "rest": "x".repeat(400)}});
+        Ask { method: "PUT", path: format!("{CONFIG_MAPS}/{name}"), body: body.to_string().into() }
+    };
+    paced(client, count, in_flight, replace).await
 }
 
 pub async fn gets(client: &Client, path: &str, count: usize) -> Result<Pace> {
-    paced(count, IN_FLIGHT, |_| send(client, "GET", path, JSON, Bytes::new())).await
+    let path = path.to_string();
+    paced(client, count, IN_FLIGHT, move |_| Ask { method: "GET", path: path.clone(), body: Bytes::new() }).await
 }
 
 /// The names of some objects of a collection.
@@ -168,8 +180,8 @@ pub async fn names(client: &Client, path: &str, count: usize) -> Result<Vec<Stri
 }
 
 /// How many bytes answer a GET; nobody keeps them.
-async fn drain(client: &Client, path: &str, accept: &str) -> Result<usize> {
-    let request = http::Request::builder().uri(path).header("accept", accept).body(Bytes::new())?;
+async fn drain(client: Client, request: http::Request<Bytes>) -> Result<usize> {
+    let path = request.uri().path().to_string();
     let response = client.request(request).await?;
     ensure!(response.status().is_success(), "GET {path}: {}", response.status());
     let (mut body, mut bytes) = (response.into_body(), 0);
@@ -184,8 +196,10 @@ async fn drain(client: &Client, path: &str, accept: &str) -> Result<usize> {
 pub async fn read(client: &Client, path: &str, accept: &str) -> Result<(f64, usize)> {
     let (mut times, mut bytes) = (Vec::new(), 0);
     for _ in 0..ROUNDS {
+        let request = http::Request::builder().uri(path).header("accept", accept).body(Bytes::new())?;
         let begun = Instant::now();
-        bytes = drain(client, path, accept).await?;
+        // In a task, as `paced`.
+        bytes = tokio::spawn(drain(client.clone(), request)).await??;
         ensure!(bytes > 1000, "GET {path}: an empty list");
         times.push(begun.elapsed());
     }

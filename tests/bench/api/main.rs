@@ -78,7 +78,7 @@ async fn measure(server: &Server) -> Result<Vec<Row>> {
     let one = names(client, PODS, 1).await?.pop().context("there are Pods")?;
     let pace = gets(client, &format!("{PODS}/{one}"), GETS).await?;
     rows.add("GET one Pod, 64 in flight", Unit::PerSecond, pace.per_second, ">= 5x");
-    let floor = Floor::start().await?;
+    let floor = Floor::start()?;
     let mut timed = async |what: &str, query: &str, accept: &str, promise| {
         let (took, bytes) = read(client, &format!("{PODS}?{query}"), accept).await?;
         rows.add(what, Unit::Milliseconds, took, promise);
@@ -129,7 +129,9 @@ fn shown(unit: Unit, value: f64) -> String {
     }
 }
 
-#[tokio::main]
+/// The client has one thread for its connections: several would wake each other for every request, which would be counted
+/// as both servers' time.
+#[tokio::main(worker_threads = 1)]
 async fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     // One after the other: side by side they would share the cores.
