@@ -43,6 +43,7 @@ mod server;
 mod services;
 mod stored;
 mod trust;
+mod warnings;
 
 pub use authn::UserInfo;
 pub use body::Body;

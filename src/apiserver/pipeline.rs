@@ -26,7 +26,7 @@ use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::route::RequestInfo;
 use crate::server::Core;
-use crate::{aggregation, connect, negotiate, nonresource, reply, rest};
+use crate::{aggregation, connect, negotiate, nonresource, reply, rest, warnings};
 
 const AUDIT_ID: &str = "audit-id";
 
@@ -191,11 +191,8 @@ async fn admitted(
         trail.request(&call.body, call.content_type());
     }
     let mut response = rest::handle(core, &call).await.unwrap_or_else(|status| reply::status(&call.accept, &status));
-    for text in call.warnings.lock().iter() {
-        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            response.headers_mut().append(header::WARNING, value);
-        }
+    for value in warnings::headers(&call.warnings.lock()) {
+        response.headers_mut().append(header::WARNING, value);
     }
     Ok(response)
 }

@@ -22,6 +22,7 @@ use crate::catalog::Served;
 use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
 use crate::rest::face::Face;
+use crate::rest::owners::{self, Found};
 use crate::rest::special;
 use crate::server::Core;
 use crate::{contents, decode, reply, stored};
@@ -62,6 +63,7 @@ pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
         if !call.served.row.is_stored() {
             return special::answer(core, call, tree).await;
         }
+        owners::once(call, &mut tree, Found::InRequest);
         let generated = object::name(&tree).is_empty();
         match place(core, call, &options, NewObject { tree, shares_labels }, Track::Update).await {
             Ok(outcome) => return Ok(respond(call, 201, outcome)),
@@ -131,6 +133,7 @@ async fn place(
     let mut review = admit::review(call, subject(call, options, tree));
     admit::mutate(core, call, &mut review).await?;
     let mut tree = review.object;
+    owners::once(call, &mut tree, Found::AfterAdmission);
     default(&call.served.row.kind(), &mut tree);
     for _ in 1..ATTEMPTS_MAX {
         // Only what claims something can find it claimed.

@@ -13,6 +13,7 @@ pub mod evict;
 pub mod face;
 pub mod get;
 pub mod list;
+pub mod owners;
 pub mod page;
 pub mod patch;
 pub mod select;

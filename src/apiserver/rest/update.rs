@@ -19,6 +19,7 @@ use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
 use crate::rest::create::{self, NewObject, Outcome, Track, default, note, respond, store_failure, to_stored};
 use crate::rest::face::Face;
+use crate::rest::owners::{self, Found};
 use crate::rest::special;
 use crate::server::Core;
 use crate::{contents, decode, reply, stored};
@@ -39,6 +40,7 @@ pub async fn update(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
     }
     check_name(call, &mut tree)?;
     default(&kind, &mut tree);
+    owners::once(call, &mut tree, Found::InRequest);
     let face = Face::of(call);
     let wanted = tree.clone();
     let change = Change { face, options: &options, track: Track::Update, rewrite: &|_| Ok(wanted.clone()) };
@@ -120,6 +122,7 @@ impl Change<'_> {
         }
         let mut review = admit::review(call, self.subject(call, written, &Arc::new(shown)));
         admit::mutate(core, call, &mut review).await?;
+        owners::once(call, &mut review.object, Found::AfterAdmission);
         let uid = object::uid(&review.object).to_string();
         let mut new = self.face.merge(&call.served, &old, std::mem::take(&mut review.object))?;
         if !uid.is_empty() {
