@@ -22,7 +22,7 @@ pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
 pub const JSON: &str = "application/json";
 /// Lists are timed as often, and the median counts.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 15;
 /// What the schedulers get.
 pub const NODES: usize = 1_000;
 pub const PODS_TO_BIND: usize = 5_000;
