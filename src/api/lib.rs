@@ -33,6 +33,7 @@ pub mod taints;
 mod unified_diff;
 pub mod validation;
 pub mod volume_binding;
+pub mod warnings;
 pub mod wire;
 
 pub use object::{ObjectKey, ResourceId};

@@ -369,6 +369,24 @@ pub fn cidr(value: &str) -> Faults {
     Faults::new()
 }
 
+/// Why this spelling of an address is better avoided; `None` also for what is none.
+pub fn odd_ip(value: &str) -> Option<String> {
+    let ip = sloppy_ip(value)?;
+    if value.parse::<IpAddr>().is_err() || is_mapped(ip) {
+        return Some(format!("non-standard IP address {value:?} is invalid: use \"{}\"", ip.to_canonical()));
+    }
+    let odd = ip.is_ipv6() && ip.to_string() != value;
+    odd.then(|| format!("IPv6 address {value:?} should be in RFC 5952 canonical format (\"{ip}\")"))
+}
+
+/// As `odd_ip`, of what `cidr` accepts.
+pub fn odd_cidr(value: &str) -> Option<String> {
+    let (address, length) = value.split_once('/').filter(|_| cidr(value).is_empty())?;
+    let canonical = format!("{}/{length}", address.parse::<IpAddr>().ok()?);
+    let odd = address.contains(':') && canonical != value;
+    odd.then(|| format!("IPv6 CIDR value {value:?} should be in RFC 5952 canonical format ({canonical:?})"))
+}
+
 /// A name that will get random characters appended may end in a dash.
 pub fn masked_prefix(name: &str) -> String {
     match name.strip_suffix('-') {

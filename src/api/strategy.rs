@@ -6,6 +6,7 @@
 //! Never: sets names, timestamps or resource versions, or allocates addresses and ports. A Job's selector is made of
 //! its uid, so the uid must be set before `prepare_create`.
 
+pub(crate) mod app_armor;
 mod pod;
 
 use serde_json::{Map, Value, json};
@@ -65,17 +66,17 @@ fn desired_state_differs(new: &Value, old: &Value) -> bool {
     desired(new) != desired(old)
 }
 
-/// Before a create.
-pub fn prepare_create(resource: &Resource, object: &mut Value) {
+/// Before a create. Answers what the client must be told of what it sent, as nobody can see that afterwards.
+pub fn prepare_create(resource: &Resource, object: &mut Value) -> Vec<String> {
     if resource.status == StatusWrites::Separate {
         set(object, "status", empty_status(resource));
     }
     set_generation(object, i64::from(resource.generation.starts_at_one));
     if resource.id().is_none() {
-        return;
+        return Vec::new();
     }
     match resource.kind.as_ref() {
-        "Pod" => pod::prepare_create(object),
+        "Pod" => return pod::prepare_create(object),
         "Namespace" => {
             set(object, "status", Some(json!({"phase": "Active"})));
             let finalizers = inside(object, "spec").entry("finalizers").or_insert_with(|| json!([]));
@@ -100,39 +101,13 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         "DaemonSet" => set_template_generation(object, 1.max(template_generation(object))),
         "Job" => job_selector(object),
         "Service" => pair_cluster_ips(object, None),
+        "Node" => drop_config_source(object),
         "CustomResourceDefinition" => {
             crate::defaulting::apply("apiextensions.k8s.io", "v1", "CustomResourceDefinition", object)
         }
         _ => {}
     }
-}
-
-/// What a client is told about an object that is accepted all the same.
-pub fn warnings(resource: &Resource, object: &Value, is_new: bool) -> Vec<String> {
-    let mut all = Vec::new();
-    let spec = &object["spec"];
-    match (resource.id(), resource.kind.as_ref()) {
-        (None, _) => {}
-        (_, "Service") if spec["externalIPs"].as_array().is_some_and(|ips| !ips.is_empty()) => {
-            all.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
-        }
-        (_, "CSIDriver")
-            if is_new
-                && spec["tokenRequests"].as_array().is_some_and(|all| !all.is_empty())
-                && spec["serviceAccountTokenInSecrets"].is_null() =>
-        {
-            let unset = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to \
-                         prevent possible logging of tokens in volume attributes";
-            all.push(unset.into());
-        }
-        (_, "Pod") => {
-            let secrets = spec["imagePullSecrets"].as_array().into_iter().flatten().enumerate();
-            let nameless = secrets.filter(|(_, secret)| text(secret, "name").is_empty());
-            all.extend(nameless.map(|(i, _)| format!("spec.imagePullSecrets[{i}].name: invalid empty name \"\"")));
-        }
-        _ => {}
-    }
-    all
+    Vec::new()
 }
 
 /// Before an update of the object itself.
@@ -156,10 +131,18 @@ pub fn prepare_update(resource: &Resource, new: &mut Value, old: &Value) {
             "Service" => service_update(new, old),
             "CustomResourceDefinition" => note_stored_version(new),
             "Node" if new["spec"].is_null() => set(new, "spec", Some(json!({}))),
+            "Node" if old["spec"]["configSource"].is_null() => drop_config_source(new),
             _ => {}
         }
     }
     count_generation(resource, new, old);
+}
+
+/// Nodes cannot be configured by an object any more.
+fn drop_config_source(node: &mut Value) {
+    if let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.remove("configSource");
+    }
 }
 
 /// A definition remembers every version that its objects were stored in.

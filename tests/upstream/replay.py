@@ -285,11 +285,14 @@ def write_markdown(rows, first, decided, count):
     return "\n".join(lines) + "\n"
 
 
-def record(cases, theirs, verdicts):
-    """Golden answers, a file a group: a line for each case, then one for each step with its request and its answer."""
+def record(cases, theirs, verdicts, complete):
+    """Golden answers, a file a group: a line for each case, then one for each step with its request and its answer.
+    Unless these are all groups there are, the others stay as they were recorded."""
     GOLDEN.mkdir(exist_ok=True)
+    groups = {case["group"] for case in cases}
     for old in GOLDEN.glob("*.jsonl"):
-        old.unlink()
+        if complete or old.stem in groups:
+            old.unlink()
     files = collections.defaultdict(list)
     line = lambda value: json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     for case in cases:
@@ -311,17 +314,20 @@ def record(cases, theirs, verdicts):
     for group, lines in files.items():
         (GOLDEN / f"{group}.jsonl").write_text("\n".join(lines) + "\n")
     live = {f"{c['group']}/{c['case']}/{s['name']}" for c in cases if c.get("live") for s in c["steps"]}
-    moving = [line for line in KNOWN.read_text().splitlines() if line.startswith("moving ")] if KNOWN.exists() else []
+    before = KNOWN.read_text().splitlines() if KNOWN.exists() else []
+    others = [] if complete else [line for line in before if line.split(" ", 1)[1].split("/")[0] not in groups]
+    moving = [line for line in before if line.startswith("moving ") and line not in others]
     skipped = live | {line.split(" ", 1)[1] for line in moving}
-    known = moving + [f"{verdict} {key}" for key, verdict in verdicts.items() if verdict != "same" and key not in skipped]
-    KNOWN.write_text("".join(line + "\n" for line in sorted(known)))
+    judged = {key: verdict for key, verdict in verdicts.items() if key.split("/")[0] in groups and key not in skipped}
+    known = others + moving + [f"{verdict} {key}" for key, verdict in judged.items() if verdict != "same"]
+    KNOWN.write_text("".join(line + "\n" for line in sorted(known, key=lambda line: line.split(" ", 1)[1])))
 
 
 def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--only", default="", help="cases whose group/case matches (setup always runs)")
     flags.add_argument("--show", type=int, default=40, help="how many different answers to print")
-    flags.add_argument("--record", action="store_true", help="write the golden answers and the list of known differences")
+    flags.add_argument("--record", action="store_true", help="write the golden answers and the list of known differences, of groups that --only takes whole")
     flags.add_argument("--keep", action="store_true", help="leave the reference running")
     flags.add_argument("--minik", default=str(ROOT / "target/x86_64-unknown-linux-gnu/debug/minik"))
     flags.add_argument("--ask", help="print both whole answers of the step with this id")
@@ -359,9 +365,11 @@ def main():
     if not args.only:
         (HERE / "REPLAY.md").write_text(write_markdown(rows, first, decided, 120))
     if args.record:
-        if args.only:
-            sys.exit("replay: --record needs the whole corpus")
-        record(cases, theirs, verdicts)
+        groups = {case["group"] for case in chosen if not case["group"].startswith("00")}
+        recorded = [case for case in cases if case["group"] in groups] if args.only else cases
+        if any(case not in chosen for case in recorded):
+            sys.exit("replay: --record needs whole groups")
+        record(recorded, theirs, verdicts, complete=not args.only)
 
 
 if __name__ == "__main__":

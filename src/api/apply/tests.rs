@@ -210,6 +210,19 @@ fn null_for_a_map_or_a_list_takes_nothing_from_others() {
 }
 
 #[test]
+fn what_stands_twice_under_one_key_has_no_fields_of_its_own() {
+    let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "env": [
+        {"name": "A", "value": "a"}, {"name": "B", "value": "b"}, {"name": "A", "value": "c"}]}]}});
+    track_update(None, &mut pod, "me", Operation::Update, "io.k8s.api.core.v1.Pod", "v1", "", NOW);
+    fields(
+        &pod,
+        expect![[r#"
+        "me" "Update": {"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:env":{".":{},"k:{\"name\":\"A\"}":{},"k:{\"name\":\"B\"}":{".":{},"f:name":{},"f:value":{}}},"f:name":{}}}}}
+    "#]],
+    );
+}
+
+#[test]
 fn an_unknown_field_or_a_missing_key_is_told_with_its_place() {
     let status = run(None, deployment(json!({"replcas": 3})), "me", false).unwrap_err();
     assert_eq!(

@@ -4,7 +4,7 @@
 //! Called by: `apply`.
 //! Never: knows managers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -61,6 +61,23 @@ fn edges_noting<'v>(
         }
     }
     all
+}
+
+/// As `edges_noting`; without an element where several have the edge: of them nobody could say whose fields they are.
+fn single<'v>(structure: Structure<'_>, items: &'v [Value], keyless: &mut bool) -> Vec<(String, Option<&'v Value>)> {
+    let elements = structure.elements();
+    let all = edges_noting(structure, &elements, items, keyless);
+    let mut repeated = BTreeSet::new();
+    if all.len() < items.len() {
+        let mut seen = BTreeSet::new();
+        let edges = items.iter().filter_map(|item| element_edge(structure, &elements, item).ok());
+        repeated.extend(edges.filter(|edge| !seen.insert(edge.clone())));
+    }
+    let alone = |(edge, item)| match repeated.contains(&edge) {
+        true => (edge, None),
+        false => (edge, Some(item)),
+    };
+    all.into_iter().map(alone).collect()
 }
 
 fn is_leaf_map(structure: Structure<'_>) -> bool {
@@ -183,9 +200,11 @@ fn collect(structure: Structure<'_>, value: &Value, path: &mut Path, set: &mut S
             }
         }
         Value::Array(items) if structure.elements() != Elements::Atomic => {
-            for (edge, item) in edges(structure, &structure.elements(), items) {
+            for (edge, item) in single(structure, items, &mut false) {
                 path.push(edge);
-                collect(structure.element(), item, path, set);
+                if let Some(item) = item {
+                    collect(structure.element(), item, path, set);
+                }
                 set.insert(path);
                 path.pop();
             }
@@ -281,8 +300,11 @@ fn whole(structure: Structure<'_>, value: &Value, keyless: &mut bool) -> Set {
             Set::place(map.iter().map(|(key, below)| (field_edge(key), whole(structure.child(key), below, keyless))))
         }
         Value::Array(items) if !items.is_empty() && structure.elements() != Elements::Atomic => {
-            let edges = edges_noting(structure, &structure.elements(), items, keyless);
-            Set::place(edges.into_iter().map(|(edge, item)| (edge, whole(structure.element(), item, keyless))))
+            let elements = single(structure, items, keyless);
+            Set::place(elements.into_iter().map(|(edge, item)| {
+                let inside = item.map_or_else(|| Set::place([]), |item| whole(structure.element(), item, keyless));
+                (edge, inside)
+            }))
         }
         _ => Set::place([]),
     }

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::app_armor;
 use crate::quantity::Quantity;
 
-pub(super) fn prepare_create(pod: &mut Value) {
+pub(super) fn prepare_create(pod: &mut Value) -> Vec<String> {
     pod["status"] = json!({"phase": "Pending", "qosClass": qos_class(pod)});
     let gated = pod["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty());
     if gated {
@@ -20,6 +21,7 @@ pub(super) fn prepare_create(pod: &mut Value) {
             "lastProbeTime": null, "lastTransitionTime": pod["metadata"]["creationTimestamp"],
         }]);
     }
+    app_armor::to_fields(pod)
 }
 
 pub(super) fn prepare_update(new: &mut Value, old: &Value) {

@@ -14,9 +14,23 @@ const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 /// What a policy may change the object of.
 const MUTABLE: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
+/// Names of what the server reads from files when it starts.
+const STATIC_SUFFIX: &str = ".static.k8s.io";
 const URL_FORM: &str = "; desired format: https://host[/path]";
 
 pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
+    contents(kind, object, errors);
+    let metadata = object.get("metadata");
+    if metadata.get("name").text().ends_with(STATIC_SUFFIX) {
+        let detail = format!(
+            "names ending with {STATIC_SUFFIX:?} are reserved for static manifest-based configurations and cannot be \
+             managed via the API"
+        );
+        errors.invalid(&metadata.get("name"), detail);
+    }
+}
+
+fn contents(kind: &str, object: &At<'_>, errors: &mut Errors) {
     let spec = object.get("spec");
     match kind {
         "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => webhooks(&object.get("webhooks"), errors),
@@ -26,9 +40,9 @@ pub fn create(kind: &str, object: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// These are checked as if they were new.
+/// These are checked as if they were new, but for the name, which stays.
 pub fn update(kind: &str, object: &At<'_>, _: &Value, errors: &mut Errors) {
-    create(kind, object, errors);
+    contents(kind, object, errors);
 }
 
 fn webhooks(list: &At<'_>, errors: &mut Errors) {

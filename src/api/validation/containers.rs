@@ -485,8 +485,12 @@ pub fn is_standard(resource: &str) -> bool {
         "configmaps",
         "persistentvolumeclaims",
     ];
-    let quota = resource.strip_prefix("requests.").or_else(|| resource.strip_prefix("limits.")).unwrap_or(resource);
-    PLAIN.contains(&quota) || is_huge_page(quota) || matches!(resource, "services.nodeports" | "services.loadbalancers")
+    match resource.split_once('.') {
+        Some(("requests", of)) => matches!(of, "cpu" | "memory" | "ephemeral-storage" | "storage") || is_huge_page(of),
+        Some(("limits", of)) => matches!(of, "cpu" | "memory" | "ephemeral-storage"),
+        Some(("services", of)) => matches!(of, "nodeports" | "loadbalancers"),
+        _ => PLAIN.contains(&resource) || is_huge_page(resource),
+    }
 }
 
 fn resource_name(at: &At<'_>, resource: &str, errors: &mut Errors) {

@@ -562,8 +562,12 @@ pub fn quota_amounts(amounts: &At<'_>, errors: &mut Errors) {
         let shown: Value = resource.into();
         let at = amount.showing(&shown);
         errors.faults(&at, names::qualified_name(resource));
-        if !resource.contains('/') && !super::containers::is_standard(resource) {
+        let plain = !resource.contains('/');
+        let standard = super::containers::is_standard(resource);
+        if plain && !standard {
             errors.invalid(&at, "must be a standard resource type or fully qualified");
+        }
+        if plain && (!standard || resource == "storage") {
             errors.invalid(&at, "must be a standard resource for quota");
         }
         errors.non_negative_quantity(&amount);

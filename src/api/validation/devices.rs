@@ -245,7 +245,8 @@ fn driver(at: &At<'_>, errors: &mut Errors) {
     if at.text().len() > DRIVER_NAME_MAX {
         errors.too_long(at, DRIVER_NAME_MAX);
     }
-    errors.subdomain(at);
+    // Capitals are warned about, not refused.
+    errors.faults(at, names::dns1123_subdomain(&at.text().to_lowercase()));
 }
 
 fn pool_name(at: &At<'_>, errors: &mut Errors) {

@@ -7,7 +7,7 @@
 mod admission;
 mod autoscaling;
 mod certificates;
-mod check;
+pub(crate) mod check;
 mod containers;
 mod core;
 mod definition;

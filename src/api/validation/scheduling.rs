@@ -19,7 +19,7 @@ pub fn affinity(at: &At<'_>, errors: &mut Errors) {
     }
     for term in node.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
         weight(&term.get("weight"), errors);
-        node_selector_term(&term.get("preference"), errors);
+        node_selector_term(&term.get("preference"), Term::Preferred, errors);
     }
     for field in ["podAffinity", "podAntiAffinity"] {
         let pods = at.get(field);
@@ -44,10 +44,17 @@ pub fn node_selector(at: &At<'_>, errors: &mut Errors) {
     if terms.len() == 0 {
         errors.required(&terms, "must have at least one node selector term");
     }
-    terms.items().for_each(|term| node_selector_term(&term, errors));
+    terms.items().for_each(|term| node_selector_term(&term, Term::Required, errors));
 }
 
-fn node_selector_term(term: &At<'_>, errors: &mut Errors) {
+/// Whether it has to be met. A preference that no node can meet is only warned about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Term {
+    Required,
+    Preferred,
+}
+
+fn node_selector_term(term: &At<'_>, kind: Term, errors: &mut Errors) {
     for expression in term.get("matchExpressions").items() {
         let (operator, values) = (expression.get("operator"), expression.get("values"));
         errors.selector_values(&expression);
@@ -58,7 +65,7 @@ fn node_selector_term(term: &At<'_>, errors: &mut Errors) {
             _ => errors.invalid(&operator.showing(&operator.text().into()), "not a valid selector operator"),
         }
         errors.qualified_name(&expression.get("key"));
-        for value in values.items() {
+        for value in values.items().filter(|_| kind == Term::Required) {
             errors.faults(&value, names::label_value(value.text()));
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::Response;
 use minik_api::registry::GroupVersionKind;
 use minik_api::structure::Structure;
+use minik_api::warnings::{self, Occasion};
 use minik_api::{Status, apply, convert, defaulting, object, strategy, validation};
 use minik_store::{Entry, Error, Write};
 use rand::Rng;
@@ -178,7 +179,7 @@ async fn attempt(
     let NewObject { mut tree, shares_labels } = new;
     let kind = call.served.row.kind();
     born(&mut tree);
-    strategy::prepare_create(&call.served.row, &mut tree);
+    strategy::prepare_create(&call.served.row, &mut tree).into_iter().for_each(|text| call.warn(text));
     if shares_labels {
         strategy::share_labels(&mut tree);
     }
@@ -202,7 +203,7 @@ async fn attempt(
     if !faults.is_empty() {
         return Err(Status::invalid(told_group(&kind), &kind.kind, object::name(&tree), &faults).into());
     }
-    strategy::warnings(&call.served.row, &tree, true).into_iter().for_each(|text| call.warn(text));
+    warnings::of(&call.served.row, Occasion::Create, &tree).into_iter().for_each(|text| call.warn(text));
     let review = admit::review(call, subject(call, options, tree));
     admit::validate(core, call, &review).await?;
     let mut tree = review.object;

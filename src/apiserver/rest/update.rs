@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use http::Response;
+use minik_api::warnings::{self, Occasion};
 use minik_api::{FieldError, Status, object, strategy, validation};
 use minik_store::{Entry, Error, Write};
 use serde_json::Value;
@@ -182,9 +183,13 @@ impl Change<'_> {
             }
         };
         if faults.is_empty() {
-            if self.face == Face::Whole {
-                strategy::warnings(&call.served.row, new, false).into_iter().for_each(|text| call.warn(text));
-            }
+            let occasion = match self.face {
+                Face::Whole | Face::Scale => Some(Occasion::Update { old }),
+                Face::Status => Some(Occasion::Status),
+                _ => None,
+            };
+            let told = occasion.map(|occasion| warnings::of(&call.served.row, occasion, new)).unwrap_or_default();
+            told.into_iter().for_each(|text| call.warn(text));
             return Ok(());
         }
         Err(Status::invalid(create::told_group(&kind), &kind.kind, &call.info.name, &faults))

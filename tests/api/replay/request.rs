@@ -111,10 +111,6 @@ impl Step {
         };
         Some((path, settled))
     }
-
-    pub fn hash(&self) -> Option<&str> {
-        self.line["answer"].get("hash").and_then(Value::as_str)
-    }
 }
 
 /// RFC 7386.
