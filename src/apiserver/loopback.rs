@@ -152,7 +152,7 @@ impl Objects for StoredObjects {
     }
 
     fn follow_where(&self, resource: ResourceId, wanted: fn(&[u8]) -> bool) -> Follow {
-        let nothing = Follow { initial: Vec::new(), changes: futures::stream::empty().boxed() };
+        let nothing = Follow { initial: Vec::new(), revision: Revision(0), changes: futures::stream::empty().boxed() };
         let table = self.catalog.now();
         let Some(served) = table.by_id(resource).cloned() else { return nothing };
         let prefix = served.prefix("");
@@ -173,7 +173,7 @@ impl Objects for StoredObjects {
             let tree = Arc::new(reply::served_tree(&served, entry));
             if event.kind == EventKind::Delete { Change::Delete(tree) } else { Change::Put(tree) }
         });
-        Follow { initial, changes: changes.take_until(stopping.cancelled_owned()).boxed() }
+        Follow { initial, revision: page.revision, changes: changes.take_until(stopping.cancelled_owned()).boxed() }
     }
 }
 

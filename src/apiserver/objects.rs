@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use minik_api::{ObjectKey, ResourceId, Status};
+use minik_store::Revision;
 use serde_json::{Value, json};
 
 /// Stored objects as they are now.
@@ -34,6 +35,8 @@ pub struct KindList {
 
 pub struct Follow {
     pub initial: Vec<Arc<Value>>,
+    /// When that was what there is.
+    pub revision: Revision,
     /// Ends when the follower was too slow or the server stops; a slow follower asks for a new `Follow`.
     pub changes: BoxStream<'static, Change>,
 }
@@ -102,7 +105,11 @@ pub mod fixture {
             Some(KindList { namespaced: row.is_namespaced(), objects })
         }
         fn follow_where(&self, resource: ResourceId, _: fn(&[u8]) -> bool) -> Follow {
-            Follow { initial: self.list(resource, ""), changes: futures::stream::pending().boxed() }
+            Follow {
+                initial: self.list(resource, ""),
+                revision: Revision(0),
+                changes: futures::stream::pending().boxed(),
+            }
         }
     }
 }

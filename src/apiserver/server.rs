@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use minik_store::Store;
+use minik_store::{Entry, Error, Store, Write};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,7 +18,7 @@ use crate::audit::{AuditError, Auditor};
 use crate::authn::{Authenticator, Peer};
 use crate::authz::{AlwaysAllow, Authorizer};
 use crate::body::Body;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Served};
 use crate::config::{AuthorizationMode, Config};
 use crate::connect::Dialer;
 use crate::fairness::Fairness;
@@ -63,6 +63,17 @@ pub struct Core {
     /// Ends watches and other long requests when the server stops.
     pub stopping: CancellationToken,
     pub tasks: TaskTracker,
+}
+
+impl Core {
+    /// Stores what a request changes of a resource. What that means for what users may do holds when this returns.
+    pub async fn write(&self, served: &Served, writes: Vec<Write>) -> Result<Vec<Entry>, Error> {
+        let entries = self.store.transact(writes).await?;
+        if let (Some(resource), Some(newest)) = (served.row.id(), entries.iter().map(|e| e.modified).max()) {
+            self.security.authorizers.in_force(resource, newest).await;
+        }
+        Ok(entries)
+    }
 }
 
 pub struct ApiServer {

@@ -4,11 +4,13 @@
 //! Called by: the pipeline for each request, reviews, checks inside admission.
 //! Never: caches a decision: an answer from the indices is cheaper than a cache would be.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use minik_api::{ObjectKey, ResourceId, registry};
+use minik_api::{ObjectKey, ResourceId, object, registry};
+use minik_store::Revision;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +26,9 @@ pub type Wanted = fn(&[u8]) -> bool;
 pub struct Authorizers {
     node: NodeAuthorizer,
     rbac: Rbac,
+    /// Up to which write RBAC knows each of its resources.
+    known: HashMap<ResourceId, watch::Sender<Revision>>,
+    cancel: CancellationToken,
 }
 
 impl Authorizers {
@@ -34,20 +39,44 @@ impl Authorizers {
         tasks: &TaskTracker,
         cancel: &CancellationToken,
     ) -> Arc<Self> {
-        let this = Arc::new(Self { node: NodeAuthorizer::new(objects.clone(), node_rules), rbac: Rbac::default() });
+        let this = Arc::new(Self {
+            node: NodeAuthorizer::new(objects.clone(), node_rules),
+            rbac: Rbac::default(),
+            known: rbac::FOLLOWED.into_iter().map(|resource| (resource, watch::Sender::default())).collect(),
+            cancel: cancel.clone(),
+        });
         for resource in rbac::FOLLOWED {
-            follow(objects, (resource, |_| true), tasks, cancel, {
-                let this = this.clone();
-                move |change| this.rbac.apply(change)
-            });
+            let (of_change, of_all) = (this.clone(), this.clone());
+            let apply = move |change: &Change| {
+                of_change.rbac.apply(change);
+                let (Change::Put(object) | Change::Delete(object)) = change;
+                of_change.note(resource, object::resource_version(object).parse().unwrap_or_default());
+            };
+            let caught_up = move |revision| of_all.note(resource, revision);
+            follow(objects, (resource, |_| true), tasks, cancel, apply, caught_up);
         }
         for followed in node_graph::FOLLOWED {
-            follow(objects, followed, tasks, cancel, {
-                let this = this.clone();
-                move |change| this.node.apply(change)
-            });
+            let this = this.clone();
+            follow(objects, followed, tasks, cancel, move |change| this.node.apply(change), |_| {});
         }
         this
+    }
+
+    /// RBAC knows this resource up to that write.
+    fn note(&self, resource: ResourceId, revision: Revision) {
+        if let Some(known) = self.known.get(&resource) {
+            known.send_if_modified(|known| std::mem::replace(known, revision.max(*known)) < revision);
+        }
+    }
+
+    /// Waits until what was written of a resource holds for the next request, whoever sends it.
+    pub async fn in_force(&self, resource: ResourceId, written: Revision) {
+        let Some(known) = self.known.get(&resource) else { return };
+        let mut known = known.subscribe();
+        tokio::select! {
+            _ = known.wait_for(|known| *known >= written) => {}
+            () = self.cancel.cancelled() => {}
+        }
     }
 
     /// Applies all that is stored at this moment, without waiting for the follower to come by.
@@ -72,12 +101,14 @@ fn follow(
     tasks: &TaskTracker,
     cancel: &CancellationToken,
     apply: impl Fn(&Change) + Send + Sync + 'static,
+    caught_up: impl Fn(Revision) + Send + Sync + 'static,
 ) {
     let kind = registry::by_id(resource).map_or("", |row| &*row.kind);
-    let Follow { initial, mut changes } = objects.follow_where(resource, wanted);
+    let Follow { initial, revision, mut changes } = objects.follow_where(resource, wanted);
     // Names only: ten thousand Pods as trees are several hundred megabytes.
     let mut known: HashSet<ObjectKey> = initial.iter().map(|o| ObjectKey::of(o)).collect();
     initial.into_iter().for_each(|object| apply(&Change::Put(object)));
+    caught_up(revision);
     let (objects, cancel) = (objects.clone(), cancel.clone());
     tasks.spawn(async move {
         loop {
@@ -99,6 +130,7 @@ fn follow(
                     let now: HashSet<ObjectKey> = again.initial.iter().map(|o| ObjectKey::of(o)).collect();
                     known.difference(&now).for_each(|key| apply(&Change::gone(kind, key)));
                     again.initial.into_iter().for_each(|object| apply(&Change::Put(object)));
+                    caught_up(again.revision);
                     known = now;
                     changes = again.changes;
                     // A stream that ends at once, over and over, must not spin.

@@ -216,7 +216,7 @@ async fn attempt(
     }
     let value = stored::encode(&to_stored(core, call, tree).await?);
     writes.insert(0, Write::Create { key: key.clone(), value });
-    match core.store.transact(writes).await {
+    match core.write(&call.served, writes).await {
         Ok(mut entries) => {
             let entry = conversion::entry(core.objects.as_ref(), &call.served, entries.swap_remove(0)).await?;
             Ok(Some(Outcome::Stored(entry)))

@@ -334,7 +334,7 @@ pub async fn remove(
         if now {
             writes.extend(special::release(call, &old));
         }
-        match core.store.transact(writes).await {
+        match core.write(served, writes).await {
             Ok(mut entries) => {
                 let last = conversion::entry(core.objects.as_ref(), served, entries.swap_remove(last)).await?;
                 return Ok(if now { Gone::Now(last) } else { Gone::Later(last) });

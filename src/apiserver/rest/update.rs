@@ -221,7 +221,7 @@ impl Change<'_> {
             let value = stored::encode(&to_stored(core, call, new).await?);
             writes.insert(0, Write::Update { key, expected: entry.modified, value });
         }
-        match core.store.transact(writes).await {
+        match core.write(&call.served, writes).await {
             Ok(mut entries) => Ok(Try::Done(match last {
                 Some(tree) => Outcome::Shown(tree),
                 None => {
