@@ -52,8 +52,13 @@ impl std::fmt::Display for ObjectKey {
     }
 }
 
+/// The text of a field; "" where there is none.
+pub(crate) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or("")
+}
+
 fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
-    object["metadata"][field].as_str().unwrap_or("")
+    text(&object["metadata"], field)
 }
 pub fn name(object: &Value) -> &str {
     meta(object, "name")

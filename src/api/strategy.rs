@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::convert::TEMPLATE_GENERATION;
 use crate::decode;
-use crate::object;
+use crate::object::{self, text};
 use crate::registry::{Resource, StatusWrites};
 use crate::schema::Type;
 
@@ -290,10 +290,6 @@ fn job_selector(job: &mut Value) {
     let selector = spec.entry("selector").or_insert_with(|| json!({}));
     let labels = inside(selector, "matchLabels");
     labels.entry("batch.kubernetes.io/controller-uid").or_insert_with(|| uid.into());
-}
-
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or("")
 }
 
 fn needs_cluster_ip(service: &Value) -> bool {

@@ -124,7 +124,6 @@ impl ApiServer {
         });
         core.security.admissions.attach(Arc::new(SelfCall(Arc::downgrade(&core))));
         bootstrap_objects::ensure(&core).await.map_err(|s| BuildError::Bootstrap(s.message))?;
-        core.security.authorizers.catch_up(core.objects.as_ref());
         definitions::start(&core);
         aggregation::start(&core);
         fairness::start(&core).await;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::check::{At, Errors};
 use super::{admission, definition_schema};
 use crate::names;
+use crate::object::text;
 use crate::status::FieldError;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
@@ -224,10 +225,6 @@ fn per_version(object: &At<'_>, errors: &mut Errors) {
         let path = place("selectableFields", "selectableFields", "selectableFields", index);
         selectable(&version["selectableFields"], &version["schema"]["openAPIV3Schema"], &path, found);
     }
-}
-
-fn text<'a>(tree: &'a Value, field: &str) -> &'a str {
-    tree[field].as_str().unwrap_or("")
 }
 
 fn items(tree: &Value) -> impl Iterator<Item = (usize, &Value)> {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::object::text;
 use crate::status::FieldError;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -29,10 +30,6 @@ pub fn faults(root: &Value, path: &str) -> Vec<FieldError> {
     found.extend(structural.found);
     node(root, path, &Surroundings { is_root: true, ..Surroundings::default() }, &mut found);
     found
-}
-
-fn text<'a>(tree: &'a Value, field: &str) -> &'a str {
-    tree[field].as_str().unwrap_or("")
 }
 
 fn is_true(schema: &Value, field: &str) -> bool {

@@ -33,6 +33,13 @@ fn deprecation(label: &str) -> Option<&'static str> {
     DEPRECATED.iter().find(|(key, _)| *key == label).map(|(_, text)| *text)
 }
 
+/// Where the path says which label it is, or upstream takes it to.
+fn label(label: &str, at: &At<'_>, warnings: &mut Warnings) {
+    if let Some(text) = deprecation(label) {
+        warnings.at(at, text);
+    }
+}
+
 /// Where a label is named by a field's value: the warning has to repeat it.
 pub(super) fn named(at: &At<'_>, warnings: &mut Warnings) {
     if let Some(text) = deprecation(at.text()) {
@@ -42,18 +49,12 @@ pub(super) fn named(at: &At<'_>, warnings: &mut Warnings) {
 
 /// As `named`, where upstream takes the path to say enough.
 pub(super) fn placed(at: &At<'_>, warnings: &mut Warnings) {
-    if let Some(text) = deprecation(at.text()) {
-        warnings.at(at, text);
-    }
+    label(at.text(), at, warnings);
 }
 
 /// A map from labels to values.
 pub(super) fn keys(selector: &At<'_>, warnings: &mut Warnings) {
-    for (label, at) in selector.entries() {
-        if let Some(text) = deprecation(label) {
-            warnings.at(&at, text);
-        }
-    }
+    selector.entries().for_each(|(key, at)| label(key, &at, warnings));
 }
 
 /// One term of a node affinity.
@@ -73,11 +74,7 @@ pub(super) fn term(term: &At<'_>, values: Values, warnings: &mut Warnings) {
 pub(super) fn runtime_class(class: &At<'_>, warnings: &mut Warnings) {
     let scheduling = class.get("scheduling");
     let selector = scheduling.get("nodeSelector");
-    for (label, _) in selector.entries() {
-        if let Some(text) = deprecation(label) {
-            warnings.at(&selector, text);
-        }
-    }
+    selector.entries().for_each(|(key, _)| label(key, &selector, warnings));
 }
 
 /// A selector that is written as one of labels.
@@ -85,9 +82,5 @@ pub(super) fn topology(selector: &At<'_>, warnings: &mut Warnings) {
     let expressions = selector.get("matchExpressions");
     expressions.items().for_each(|expression| named(&expression.get("key"), warnings));
     let labels = selector.get("matchLabels");
-    for (label, _) in labels.entries() {
-        if let Some(text) = deprecation(label) {
-            warnings.at(&labels.get(label), text);
-        }
-    }
+    labels.entries().for_each(|(key, _)| label(key, &labels.get(key), warnings));
 }

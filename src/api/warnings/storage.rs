@@ -15,14 +15,8 @@ const CLASS: (&str, &str) =
     ("volume.beta.kubernetes.io/storage-class", r#"deprecated since v1.8; use "storageClassName" attribute instead"#);
 const MOUNT_OPTIONS: (&str, &str) =
     ("volume.beta.kubernetes.io/mount-options", r#"deprecated since v1.31; use "mountOptions" attribute instead"#);
-const GONE: [(&str, &str); 6] = [
-    ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
-    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
-    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
-    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
-    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
-    ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
-];
+/// The kinds of volumes that are gone and that upstream warns about here too.
+const GONE: [&str; 6] = ["cephfs", "photonPersistentDisk", "scaleIO", "storageos", "glusterfs", "rbd"];
 
 pub(super) fn volume(volume: &At<'_>, warnings: &mut Warnings) {
     warnings.annotations(&volume.get("metadata"), &[CLASS, MOUNT_OPTIONS]);
@@ -37,7 +31,7 @@ pub(super) fn volume(volume: &At<'_>, warnings: &mut Warnings) {
     let required = affinity.get("required");
     let terms = required.get("nodeSelectorTerms");
     terms.items().for_each(|term| node_labels::term(&term, Values::Refused, warnings));
-    gone(&spec, &GONE, warnings);
+    gone(&spec, |kind| GONE.contains(&kind), warnings);
 }
 
 pub(super) fn claim(claim: &At<'_>, warnings: &mut Warnings) {

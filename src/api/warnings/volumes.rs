@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::{Warnings, storage};
+use crate::object::text;
 use crate::validation::check::At;
 
 const GONE: [(&str, &str); 9] = [
@@ -23,7 +24,7 @@ const GONE: [(&str, &str); 9] = [
 
 pub(super) fn volumes(volumes: &At<'_>, warnings: &mut Warnings) {
     for volume in volumes.items() {
-        gone(&volume, &GONE, warnings);
+        gone(&volume, |_| true, warnings);
         let ephemeral = volume.get("ephemeral");
         let template = ephemeral.get("volumeClaimTemplate");
         storage::claim_spec(&template.get("spec"), warnings);
@@ -33,9 +34,9 @@ pub(super) fn volumes(volumes: &At<'_>, warnings: &mut Warnings) {
     }
 }
 
-/// Kinds of volumes that no node has a driver for.
-pub(super) fn gone(volume: &At<'_>, kinds: &[(&str, &str)], warnings: &mut Warnings) {
-    for (field, text) in kinds {
+/// Kinds of volumes that no node has a driver for, as far as they are told of.
+pub(super) fn gone(volume: &At<'_>, is_told: impl Fn(&str) -> bool, warnings: &mut Warnings) {
+    for (field, text) in GONE.iter().filter(|(field, _)| is_told(field)) {
         if !volume.get(field).is_null() {
             // Of this one upstream shows Go's name.
             let shown = if *field == "storageos" { "storageOS" } else { field };
@@ -63,10 +64,6 @@ impl File<'_> {
     fn shown(&self) -> String {
         if self.source.is_empty() { format!("{:?}", self.path) } else { format!("{:?} ({})", self.path, self.source) }
     }
-}
-
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or("")
 }
 
 fn file(path: &str, source: String) -> File<'_> {

@@ -79,15 +79,6 @@ impl Authorizers {
         }
     }
 
-    /// Applies all that is stored at this moment, without waiting for the follower to come by.
-    pub fn catch_up(&self, objects: &dyn Objects) {
-        for resource in rbac::FOLLOWED {
-            for object in objects.list(resource, "") {
-                self.rbac.apply(&Change::Put(object));
-            }
-        }
-    }
-
     /// For the check against escalation.
     pub fn rbac(&self) -> &Rbac {
         &self.rbac

@@ -66,11 +66,11 @@ pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
         }
         owners::once(call, &mut tree, Found::InRequest);
         let generated = object::name(&tree).is_empty();
-        match place(core, call, &options, NewObject { tree, shares_labels }, Track::Update).await {
+        match insert(core, call, &options, NewObject { tree, shares_labels }, Track::Update).await {
             Ok(outcome) => return Ok(respond(call, 201, outcome)),
             // So seldom that it begins anew with the body; no other create has to keep a copy for it.
             Err(Failure::Taken(_)) if generated && attempts < ATTEMPTS_MAX => {}
-            Err(Failure::Taken(status) | Failure::Refused(status)) => return Err(status),
+            Err(failure) => return Err(failure.into()),
         }
     }
 }
@@ -95,7 +95,7 @@ pub struct NewObject {
     pub shares_labels: bool,
 }
 
-enum Failure {
+pub enum Failure {
     /// The name is.
     Taken(Status),
     Refused(Status),
@@ -107,19 +107,13 @@ impl From<Status> for Failure {
     }
 }
 
-/// Of an object that has its name.
-pub async fn insert(
-    core: &Arc<Core>,
-    call: &Call,
-    options: &WriteOptions,
-    new: NewObject,
-    track: Track,
-) -> Result<Outcome, Status> {
-    let placed = place(core, call, options, new, track).await;
-    placed.map_err(|(Failure::Taken(status) | Failure::Refused(status))| status)
+impl From<Failure> for Status {
+    fn from((Failure::Taken(status) | Failure::Refused(status)): Failure) -> Self {
+        status
+    }
 }
 
-async fn place(
+pub async fn insert(
     core: &Arc<Core>,
     call: &Call,
     options: &WriteOptions,
@@ -136,16 +130,16 @@ async fn place(
     let mut tree = review.object;
     owners::once(call, &mut tree, Found::AfterAdmission);
     default(&call.served.row.kind(), &mut tree);
-    for _ in 1..ATTEMPTS_MAX {
-        // Only what claims something can find it claimed.
-        let Some(spare) = special::claims(call).then(|| tree.clone()) else { break };
-        match attempt(core, call, options, NewObject { tree, shares_labels }).await? {
-            Some(outcome) => return Ok(outcome),
-            None => tree = spare,
+    // Only what claims something can find it claimed.
+    let mut attempts = if special::claims(call) { ATTEMPTS_MAX } else { 1 };
+    loop {
+        attempts -= 1;
+        let spare = (attempts > 0).then(|| tree.clone());
+        if let Some(outcome) = attempt(core, call, options, NewObject { tree, shares_labels }).await? {
+            return Ok(outcome);
         }
+        tree = spare.ok_or_else(|| Status::internal("every address that was tried is taken"))?;
     }
-    let outcome = attempt(core, call, options, NewObject { tree, shares_labels }).await?;
-    outcome.ok_or_else(|| Status::internal("every address that was tried is taken").into())
 }
 
 fn taken(core: &Core, call: &Call, name: &str) -> Failure {
