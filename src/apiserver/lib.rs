@@ -42,6 +42,7 @@ pub mod security;
 mod server;
 mod services;
 mod stored;
+pub mod streams;
 mod trust;
 mod warnings;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
@@ -25,8 +25,9 @@ use tokio_util::task::TaskTracker;
 use crate::authn::x509::AskForCertificate;
 use crate::authn::{Authenticators, Peer};
 use crate::config::Tls;
-use crate::pipeline;
 use crate::server::{BuildError, Core};
+use crate::streams::{Begun, Together};
+use crate::{pipeline, streams};
 
 /// A peer that does not finish its handshake is not a client.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -165,12 +166,11 @@ where
     let peer = Arc::new(peer);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (core, peer) = (core.clone(), peer.clone());
-        async move {
-            let request = request.map(|b| b.map_err(|e| Box::new(e) as crate::body::BoxError).boxed_unsync());
-            Ok::<_, std::convert::Infallible>(pipeline::handle(&core, request, &peer).await)
-        }
+        let request = request.map(|b| b.map_err(|e| Box::new(e) as crate::body::BoxError).boxed_unsync());
+        streams::apart(async move { pipeline::handle(&core, request, &peer).await })
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let begun = Begun::default();
+    let mut builder = auto::Builder::new(begun.clone());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()
@@ -179,12 +179,12 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(connection);
+    let mut together = Together::new(Box::pin(connection), begun);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut together => ended,
         () = cancel.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            together.connection.as_mut().graceful_shutdown();
+            together.await
         }
     };
     if let Err(error) = ended {

@@ -13,20 +13,21 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use minik_apiserver::streams::{Begun, Together};
 use minik_client::{Body, BoxError, Client, Credentials, Endpoint, Remote};
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-/// What is handed to the connection at once, as the API servers do it.
-const CHUNK_BYTES: usize = 64 << 10;
+/// What is handed to the connection at once: as the API server's, it fills whole TLS records with the head of its frame.
+const CHUNK_BYTES: usize = (64 << 10) - 9;
 const CHUNK: Bytes = Bytes::from_static(&[b'x'; CHUNK_BYTES]);
 
 pub struct Floor {
     pub client: Client,
-    /// Threads of its own, as another process would have.
+    /// A thread of its own, as another process would have; two would wait for each other.
     runtime: Option<Runtime>,
 }
 
@@ -45,7 +46,7 @@ impl Floor {
             credentials: Credentials::None,
         };
         let client = Client::new(Arc::new(Remote::new(endpoint)?));
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.spawn(async move { serve(TcpListener::from_std(listener)?, acceptor).await });
         Ok(Self { client, runtime: Some(runtime) })
     }
@@ -79,10 +80,11 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor) -> std::io::Result<
         let _ = stream.set_nodelay(true);
         let Ok(mut stream) = acceptor.accept(stream).await else { continue };
         stream.get_mut().1.set_buffer_limit(Some(2 * CHUNK_BYTES));
-        let answered = http2::Builder::new(TokioExecutor::new())
+        let begun = Begun::default();
+        let answered = http2::Builder::new(begun.clone())
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service_fn(answer));
-        tokio::spawn(answered);
+        tokio::spawn(Together::new(Box::pin(answered), begun));
     }
 }
 

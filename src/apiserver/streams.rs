@@ -1,0 +1,253 @@
+//! The streams of an HTTP/2 connection, in the task that reads and writes it.
+//!
+//! Owns: that frames, TLS and the bodies of answers are the business of one task, and the work for a request that of
+//! another, which ends when nobody waits for it any more.
+//! Called by: `listen`, for each connection.
+//! Never: looks into a request.
+//!
+//! hyper would give each stream a task. Two threads then wake each other for every chunk of a long list, and wait for the
+//! lock on the connection's frames.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::task::AtomicWaker;
+use futures::{FutureExt, Stream};
+use parking_lot::Mutex;
+use tokio::task::{JoinError, coop};
+use tokio_util::task::AbortOnDropHandle;
+
+/// A fault in one body must not take the connection's other streams with it.
+type Running = BoxFuture<'static, Result<(), Box<dyn Any + Send>>>;
+
+/// The work for one request, which may keep a thread busy while the connection goes on.
+pub async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JoinError> {
+    AbortOnDropHandle::new(tokio::spawn(work)).await
+}
+
+/// Streams that a connection has begun and that nobody runs yet.
+#[derive(Clone, Default)]
+pub struct Begun(Arc<Mutex<Vec<Running>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Begun {
+    fn execute(&self, stream: F) {
+        self.0.lock().push(AssertUnwindSafe(stream).catch_unwind().boxed());
+    }
+}
+
+/// A connection and its streams.
+pub struct Together<C> {
+    pub connection: C,
+    begun: Begun,
+    running: FuturesUnordered<Running>,
+    bell: Arc<Bell>,
+}
+
+impl<C> Together<C> {
+    /// The connection puts its streams into `begun`.
+    pub fn new(connection: C, begun: Begun) -> Self {
+        Self { connection, begun, running: FuturesUnordered::new(), bell: Arc::default() }
+    }
+}
+
+impl<C: Future + Unpin> Future for Together<C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        let this = &mut *self;
+        this.bell.task.register(context.waker());
+        let waker = Waker::from(this.bell.clone());
+        let inner = &mut Context::from_waker(&waker);
+        loop {
+            this.bell.attend();
+            if let Poll::Ready(ended) = Pin::new(&mut this.connection).poll(inner) {
+                return Poll::Ready(ended);
+            }
+            this.running.extend(std::mem::take(&mut *this.begun.0.lock()));
+            // What a stream leaves to be written rings the bell.
+            while let Poll::Ready(Some(_)) = Pin::new(&mut this.running).poll_next(inner) {}
+            if !this.bell.leave() {
+                return Poll::Pending;
+            }
+            if !coop::has_budget_remaining() {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// Nobody is there.
+const LEFT: u8 = 0;
+const ATTENDED: u8 = 1;
+const RUNG: u8 = 2;
+
+/// Wakes the task; while it runs, tells it to look again: a connection and its streams wake each other all the time, and a
+/// task that is woken while it runs goes to the end of a queue, from where another thread takes it.
+#[derive(Default)]
+struct Bell {
+    state: AtomicU8,
+    task: AtomicWaker,
+}
+
+impl Bell {
+    fn attend(&self) {
+        self.state.store(ATTENDED, Ordering::SeqCst);
+    }
+
+    /// Whether it has rung meanwhile.
+    fn leave(&self) -> bool {
+        self.state.swap(LEFT, Ordering::SeqCst) == RUNG
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let ring = |state: u8| (state != LEFT).then_some(RUNG);
+        if self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, ring).is_err() {
+            self.task.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Empty, StreamBody};
+    use hyper::body::{Frame, Incoming};
+    use hyper::client::conn::http2::{SendRequest, handshake};
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const CHUNKS: usize = 500;
+
+    type Content = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+
+    /// A client of a server that answers like this.
+    async fn connected<A>(
+        answer: fn(String, mpsc::UnboundedSender<String>) -> A,
+    ) -> (Client, mpsc::UnboundedReceiver<String>)
+    where
+        A: Future<Output = Content> + Send + 'static,
+    {
+        let (told, heard) = mpsc::unbounded_channel();
+        let (near, far) = tokio::io::duplex(100_000);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let work = answer(request.uri().path().to_string(), told.clone());
+            apart(async move { Response::new(work.await) })
+        });
+        let begun = Begun::default();
+        let connection = http2::Builder::new(begun.clone()).serve_connection(TokioIo::new(far), service);
+        tokio::spawn(Together::new(Box::pin(connection), begun));
+        let (client, connection) =
+            handshake(TokioExecutor::new(), TokioIo::new(near)).await.expect("the server is there");
+        tokio::spawn(connection);
+        (client, heard)
+    }
+
+    type Client = SendRequest<Empty<Bytes>>;
+
+    async fn get(client: &mut Client, path: &str) -> hyper::Result<Bytes> {
+        let request = Request::get(format!("http://server{path}")).body(Empty::new()).expect("a constant request");
+        let response = client.send_request(request).await?;
+        Ok(response.into_body().collect().await?.to_bytes())
+    }
+
+    fn body(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Content {
+        use futures::StreamExt;
+        StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
+    }
+
+    fn long(told: &mpsc::UnboundedSender<String>) -> Content {
+        let told = told.clone();
+        let chunks = (0..CHUNKS).map(move |_| {
+            let _ = told.send(format!("{:?}", tokio::task::id()));
+            Bytes::from_static(&[b'x'; 10_000])
+        });
+        body(futures::stream::iter(chunks))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn bodies_are_made_in_one_task_and_arrive_whole() {
+        let (client, mut heard) = connected(|_, told| async move { long(&told) }).await;
+        let all = (0..4).map(|_| {
+            let mut client = client.clone();
+            async move { get(&mut client, "/").await }
+        });
+        for answer in futures::future::join_all(all).await {
+            let answer = answer.expect("it is answered");
+            assert!(answer.len() == CHUNKS * 10_000 && answer.iter().all(|b| *b == b'x'));
+        }
+        let mut tasks = std::collections::HashSet::new();
+        while let Ok(task) = heard.try_recv() {
+            tasks.insert(task);
+        }
+        assert_eq!(tasks.len(), 1, "{tasks:?}");
+    }
+
+    #[tokio::test]
+    async fn work_ends_when_its_client_has_gone() {
+        struct Guard(mpsc::UnboundedSender<String>);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                let _ = self.0.send("ended".into());
+            }
+        }
+        let (mut client, mut heard) = connected(|_, told| async move {
+            let _ = told.send("begun".into());
+            let _guard = Guard(told);
+            std::future::pending().await
+        })
+        .await;
+        let asked = tokio::spawn(async move { get(&mut client, "/").await });
+        assert_eq!(heard.recv().await.as_deref(), Some("begun"));
+        asked.abort();
+        assert_eq!(heard.recv().await.as_deref(), Some("ended"));
+    }
+
+    #[tokio::test]
+    async fn a_fault_in_one_answer_leaves_the_others() {
+        let (mut client, _heard) = connected(|path, told| async move {
+            match path.as_str() {
+                "/work" => panic!("a fault in the work"),
+                "/body" => body(futures::stream::once(async { panic!("a fault in the body") })),
+                _ => long(&told),
+            }
+        })
+        .await;
+        for path in ["/work", "/body"] {
+            assert!(get(&mut client, path).await.is_err(), "{path}");
+        }
+        assert_eq!(get(&mut client, "/").await.expect("the connection goes on").len(), CHUNKS * 10_000);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_goes_on_when_there_is_more() {
+        let (mut client, _heard) = connected(|_, _| async move {
+            let (more, mut chunks) = mpsc::channel(1);
+            // From another thread, as the store's.
+            std::thread::spawn(move || (0..100).all(|_| more.blocking_send(Bytes::from_static(b"x")).is_ok()));
+            body(futures::stream::poll_fn(move |context| chunks.poll_recv(context)))
+        })
+        .await;
+        assert_eq!(get(&mut client, "/").await.expect("it is answered").len(), 100);
+    }
+}
