@@ -43,6 +43,21 @@ pub(crate) struct State {
     options: Options,
 }
 
+/// So many entries are brought into the processor's cache at the same time.
+const AT_ONCE: usize = 32;
+
+/// The first entries, and how many follow them.
+fn page<'a>(mut found: impl Iterator<Item = &'a Entry>, limit: usize) -> (Vec<Entry>, usize) {
+    let first: Vec<&Entry> = found.by_ref().take(limit).collect();
+    let mut entries = Vec::with_capacity(first.len());
+    for part in first.chunks(AT_ONCE) {
+        // They lie all over the memory, and to count one is to wait for it.
+        part.iter().for_each(|entry| _ = std::hint::black_box(entry.modified));
+        entries.extend(part.iter().copied().cloned());
+    }
+    (entries, found.count())
+}
+
 /// Follows on `/`, so that it ends what begins with a folder.
 const AFTER_SLASH: char = '0';
 
@@ -74,16 +89,12 @@ impl State {
         if at < self.compacted {
             return Err(Error::Compacted { asked: at, compacted: self.compacted });
         }
-        let mut entries = Vec::new();
-        let mut remaining = 0;
-        let mut take = |entry: &Entry| {
-            if range.limit == 0 || entries.len() < range.limit { entries.push(entry.clone()) } else { remaining += 1 }
-        };
-        if at == self.revision {
-            self.current(range).for_each(&mut take);
+        let limit = if range.limit == 0 { usize::MAX } else { range.limit };
+        let (entries, remaining) = if at == self.revision {
+            page(self.current(range), limit)
         } else {
-            self.rebuilt(range, at).values().flatten().for_each(&mut take);
-        }
+            page(self.rebuilt(range, at).values().flatten(), limit)
+        };
         Ok(Page { entries, revision: at, remaining })
     }
 
