@@ -183,7 +183,7 @@ where
     let ended = tokio::select! {
         ended = &mut together => ended,
         () = cancel.cancelled() => {
-            together.connection.as_mut().graceful_shutdown();
+            together.connection().as_mut().graceful_shutdown();
             together.await
         }
     };

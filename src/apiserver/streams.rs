@@ -42,18 +42,28 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Begun {
     }
 }
 
-/// A connection and its streams.
+/// A connection and its streams; each is looked after when it has something to do.
 pub struct Together<C> {
-    pub connection: C,
+    connection: C,
     begun: Begun,
     running: FuturesUnordered<Running>,
     bell: Arc<Bell>,
+    /// The connection's and the streams' ropes.
+    wakers: [Waker; 2],
 }
 
 impl<C> Together<C> {
     /// The connection puts its streams into `begun`.
     pub fn new(connection: C, begun: Begun) -> Self {
-        Self { connection, begun, running: FuturesUnordered::new(), bell: Arc::default() }
+        let bell = Arc::new(Bell { state: AtomicU8::new(CONNECTION), task: AtomicWaker::new() });
+        let wakers = [CONNECTION, STREAMS].map(|side| Waker::from(Arc::new(Rope { bell: bell.clone(), side })));
+        Self { connection, begun, running: FuturesUnordered::new(), bell, wakers }
+    }
+
+    /// To tell it something, which it looks at afterwards.
+    pub fn connection(&mut self) -> &mut C {
+        self.bell.ring(CONNECTION);
+        &mut self.connection
     }
 }
 
@@ -62,18 +72,23 @@ impl<C: Future + Unpin> Future for Together<C> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
         let this = &mut *self;
+        let [for_connection, for_streams] = &this.wakers;
         this.bell.task.register(context.waker());
-        let waker = Waker::from(this.bell.clone());
-        let inner = &mut Context::from_waker(&waker);
         loop {
-            this.bell.attend();
-            if let Poll::Ready(ended) = Pin::new(&mut this.connection).poll(inner) {
+            let rung = this.bell.attend();
+            if rung & CONNECTION != 0
+                && let Poll::Ready(ended) =
+                    Pin::new(&mut this.connection).poll(&mut Context::from_waker(for_connection))
+            {
                 return Poll::Ready(ended);
             }
-            this.running.extend(std::mem::take(&mut *this.begun.0.lock()));
-            // What a stream leaves to be written rings the bell.
-            while let Poll::Ready(Some(_)) = Pin::new(&mut this.running).poll_next(inner) {}
-            if !this.bell.leave() {
+            let begun = std::mem::take(&mut *this.begun.0.lock());
+            if rung & STREAMS != 0 || !begun.is_empty() {
+                this.running.extend(begun);
+                let for_streams = &mut Context::from_waker(for_streams);
+                while let Poll::Ready(Some(_)) = Pin::new(&mut this.running).poll_next(for_streams) {}
+            }
+            if this.bell.leave() {
                 return Poll::Pending;
             }
             if !coop::has_budget_remaining() {
@@ -84,40 +99,47 @@ impl<C: Future + Unpin> Future for Together<C> {
     }
 }
 
-/// Nobody is there.
-const LEFT: u8 = 0;
+/// Somebody is there, who will look again before leaving.
 const ATTENDED: u8 = 1;
-const RUNG: u8 = 2;
+const CONNECTION: u8 = 2;
+const STREAMS: u8 = 4;
 
 /// Wakes the task; while it runs, tells it to look again: a connection and its streams wake each other all the time, and a
 /// task that is woken while it runs goes to the end of a queue, from where another thread takes it.
-#[derive(Default)]
 struct Bell {
     state: AtomicU8,
     task: AtomicWaker,
 }
 
 impl Bell {
-    fn attend(&self) {
-        self.state.store(ATTENDED, Ordering::SeqCst);
+    fn ring(&self, side: u8) {
+        if self.state.fetch_or(side, Ordering::SeqCst) & ATTENDED == 0 {
+            self.task.wake();
+        }
     }
 
-    /// Whether it has rung meanwhile.
+    /// Who has rung since.
+    fn attend(&self) -> u8 {
+        self.state.swap(ATTENDED, Ordering::SeqCst)
+    }
+
+    /// Fails if somebody has rung meanwhile.
     fn leave(&self) -> bool {
-        self.state.swap(LEFT, Ordering::SeqCst) == RUNG
+        self.state.compare_exchange(ATTENDED, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }
 
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
+struct Rope {
+    bell: Arc<Bell>,
+    side: u8,
+}
 
+impl Wake for Rope {
+    fn wake(self: Arc<Self>) {
+        self.bell.ring(self.side);
+    }
     fn wake_by_ref(self: &Arc<Self>) {
-        let ring = |state: u8| (state != LEFT).then_some(RUNG);
-        if self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, ring).is_err() {
-            self.task.wake();
-        }
+        self.bell.ring(self.side);
     }
 }
 
@@ -249,5 +271,20 @@ mod tests {
         })
         .await;
         assert_eq!(get(&mut client, "/").await.expect("it is answered").len(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_told_something_looks_at_it() {
+        struct Told(bool);
+        impl Future for Told {
+            type Output = ();
+            fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+                if self.0 { Poll::Ready(()) } else { Poll::Pending }
+            }
+        }
+        let mut together = Together::new(Told(false), Begun::default());
+        assert!(futures::poll!(&mut together).is_pending());
+        together.connection().0 = true;
+        assert!(futures::poll!(&mut together).is_ready());
     }
 }
