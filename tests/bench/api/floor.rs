@@ -1,11 +1,15 @@
-//! The floor of a list: as many bytes out of memory, through the same TLS and HTTP/2 to the same client.
+//! The floor of an answer, through the same TLS and HTTP/2 to the same client: of a list, as many bytes out of memory; of a
+//! write, its bytes in a file and on the disk.
 //!
 //! Owns: a server that knows nothing of Kubernetes, in this process.
 //! Called by: `main`, beside each list.
-//! Never: makes an answer; its bytes are all the same.
+//! Never: looks at what it is sent; the bytes of its answers are all the same.
 
-use std::convert::Infallible;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -16,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use minik_apiserver::streams::{Begun, Together};
 use minik_client::{Body, BoxError, Client, Credentials, Endpoint, Remote};
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -25,10 +30,20 @@ use tokio_rustls::TlsAcceptor;
 const CHUNK_BYTES: usize = (64 << 10) - 9;
 const CHUNK: Bytes = Bytes::from_static(&[b'x'; CHUNK_BYTES]);
 
+/// The file is written full of zeros before, as a journal is: to overwrite a block is cheaper than to be given one.
+const FILE_BYTES: usize = 1 << 20;
+
 pub struct Floor {
     pub client: Client,
     /// A thread of its own, as another process would have; two would wait for each other.
     runtime: Option<Runtime>,
+}
+
+/// Not on the client's processor, if there is another.
+fn leave_the_first() {
+    let Ok(mut rest) = sched_getaffinity(None) else { return };
+    rest.unset(0);
+    let _ = sched_setaffinity(None, &rest);
 }
 
 impl Floor {
@@ -46,8 +61,16 @@ impl Floor {
             credentials: Credentials::None,
         };
         let client = Client::new(Arc::new(Remote::new(endpoint)?));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        runtime.spawn(async move { serve(TcpListener::from_std(listener)?, acceptor).await });
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(leave_the_first)
+            .enable_all()
+            .build()?;
+        let mut file = tempfile::tempfile()?;
+        file.write_all(&vec![0; FILE_BYTES])?;
+        file.sync_all()?;
+        let journal = Arc::new(Journal { file, end: AtomicUsize::new(0) });
+        runtime.spawn(async move { serve(TcpListener::from_std(listener)?, acceptor, journal).await });
         Ok(Self { client, runtime: Some(runtime) })
     }
 }
@@ -74,23 +97,43 @@ fn acceptor(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Result<Tl
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor) -> std::io::Result<()> {
+/// Where writes go, one after the other and over again.
+struct Journal {
+    file: File,
+    end: AtomicUsize,
+}
+
+impl Journal {
+    /// On the caller's thread, as a quick disk is waited for.
+    fn append(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let at = self.end.fetch_add(bytes.len(), Ordering::Relaxed) % (FILE_BYTES - bytes.len());
+        self.file.write_all_at(bytes, at as u64)?;
+        self.file.sync_data()
+    }
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, journal: Arc<Journal>) -> std::io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         let _ = stream.set_nodelay(true);
         let Ok(mut stream) = acceptor.accept(stream).await else { continue };
         stream.get_mut().1.set_buffer_limit(Some(2 * CHUNK_BYTES));
-        let begun = Begun::default();
+        let (begun, journal) = (Begun::default(), journal.clone());
         let answered = http2::Builder::new(begun.clone())
             .timer(TokioTimer::new())
-            .serve_connection(TokioIo::new(stream), service_fn(answer));
+            .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(request, journal.clone())));
         tokio::spawn(Together::new(Box::pin(answered), begun));
     }
 }
 
-/// `/N` is answered with N bytes.
-async fn answer(request: http::Request<Incoming>) -> Result<http::Response<Body>, Infallible> {
-    let bytes: usize = request.uri().path().trim_start_matches('/').parse().unwrap_or(0);
+/// What is posted is written, and answered with as many bytes; `/N` is answered with N bytes.
+async fn answer(request: http::Request<Incoming>, journal: Arc<Journal>) -> Result<http::Response<Body>, BoxError> {
+    let mut bytes: usize = request.uri().path().trim_start_matches('/').parse().unwrap_or(0);
+    if request.method() == http::Method::POST {
+        let body = request.into_body().collect().await?.to_bytes();
+        journal.append(&body)?;
+        bytes = body.len();
+    }
     let chunks = (0..bytes)
         .step_by(CHUNK_BYTES)
         .map(move |start| Ok::<_, BoxError>(Frame::data(CHUNK.slice(..CHUNK_BYTES.min(bytes - start)))));
