@@ -31,27 +31,29 @@ pub struct Served {
     pub source: Source,
     /// `{"kind":"Pod","apiVersion":"v1",`: how its stored objects begin.
     type_prefix: Vec<u8>,
+    /// Where all its objects live; ends in a slash.
+    folder: String,
 }
 
 impl Served {
     pub fn new(row: Resource, source: Source) -> Self {
         let type_prefix = format!(r#"{{"kind":"{}","apiVersion":"{}","#, row.kind, row.api_version()).into_bytes();
-        Self { row, source, type_prefix }
+        let folder = format!("{}/", row.storage_name());
+        Self { row, source, type_prefix, folder }
     }
 
     /// Where an object lives; the same for all versions of a resource.
     pub fn key(&self, namespace: &str, name: &str) -> String {
-        format!("{}{name}", self.prefix(namespace))
+        if self.row.is_namespaced() && !namespace.is_empty() {
+            [&self.folder, namespace, "/", name].concat()
+        } else {
+            [&self.folder, name].concat()
+        }
     }
 
     /// Where the objects of a namespace live, or all when `namespace` is empty.
     pub fn prefix(&self, namespace: &str) -> String {
-        let storage = self.row.storage_name();
-        if self.row.is_namespaced() && !namespace.is_empty() {
-            format!("{storage}/{namespace}/")
-        } else {
-            format!("{storage}/")
-        }
+        self.key(namespace, "")
     }
 
     /// Objects of this version are stored in it.
@@ -131,7 +133,8 @@ pub struct Group {
 /// One state of the table.
 pub struct Table {
     served: Vec<Arc<Served>>,
-    by_path: HashMap<(String, String, String), Arc<Served>>,
+    /// By plural, which few share; of two for the same path the later counts.
+    by_plural: HashMap<String, Vec<Arc<Served>>>,
     groups: Vec<Group>,
 }
 
@@ -141,21 +144,21 @@ impl Table {
             .iter()
             .map(|g| Group { name: g.name.into(), versions: g.versions.iter().map(ToString::to_string).collect() })
             .collect();
-        let mut by_path = HashMap::new();
+        let mut by_plural: HashMap<String, Vec<Arc<Served>>> = HashMap::new();
         for one in &served {
             let (group, version) = (one.row.group.to_string(), one.row.version.to_string());
             match groups.iter_mut().find(|g| g.name == group) {
-                Some(known) if !known.versions.contains(&version) => known.versions.push(version.clone()),
+                Some(known) if !known.versions.contains(&version) => known.versions.push(version),
                 Some(_) => {}
-                None => groups.push(Group { name: group.clone(), versions: vec![version.clone()] }),
+                None => groups.push(Group { name: group, versions: vec![version] }),
             }
-            by_path.insert((group, version, one.row.plural.to_string()), one.clone());
+            by_plural.entry(one.row.plural.to_string()).or_default().push(one.clone());
         }
-        Self { served, by_path, groups }
+        Self { served, by_plural, groups }
     }
 
     pub fn lookup(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
-        self.by_path.get(&(group.to_string(), version.to_string(), plural.to_string()))
+        self.by_plural.get(plural)?.iter().rev().find(|s| s.row.group == group && s.row.version == version)
     }
     pub fn by_id(&self, id: ResourceId) -> Option<&Arc<Served>> {
         self.lookup(id.group, id.version, id.plural)

@@ -46,17 +46,10 @@ async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Respo
     let in_flight = core.metrics.begin(&labels);
     let lasts = info.verb == "watch" || connect::is_connect(&info);
     let followed = Followed::default();
+    let origin = Origin { peer, id: &id, followed: &followed };
+    let work = answer(core, &mut parts, body, info, query, accept.clone(), origin).boxed();
     // A fault in one handler must not take the connection's other requests with it.
-    let work = std::panic::AssertUnwindSafe(answer(
-        core,
-        &mut parts,
-        body,
-        info,
-        query,
-        accept.clone(),
-        Origin { peer, id: &id, followed: &followed },
-    ));
-    let outcome = work.catch_unwind().await.unwrap_or_else(|_| {
+    let outcome = std::panic::AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
         followed.trail().iter().for_each(|trail| trail.tell(Stage::Panic, Some(500)));
         Err(Status::internal("the request's handler failed"))
     });
@@ -118,7 +111,7 @@ async fn answer(
     // What goes on for long is limited by nobody but its client; a watch takes a turn to begin.
     if connect::is_connect(&info) {
         authorize(core, &user, &info, trail.as_deref())?;
-        return connect::handle(core, parts, body, &info, &query, &user).await;
+        return connect::handle(core, parts, body, &info, &query, &user).boxed().await;
     }
     let turn = match core.fairness.turn(&user, &info).await {
         Ok(turn) => turn,
@@ -152,10 +145,10 @@ async fn admitted(
     authorize(core, &user, &info, trail.as_deref())?;
     if let Some(backend) = core.aggregation.of_path(&info.path) {
         let passing = Passing::of(parts, body, address);
-        return aggregation::relay::handle(core, &backend, passing, &user).await;
+        return aggregation::relay::handle(core, &backend, passing, &user).boxed().await;
     }
     if !info.is_resource {
-        return nonresource::handle(core, parts, body, &info, &query, &user).await;
+        return nonresource::handle(core, parts, body, &info, &query, &user).boxed().await;
     }
     let Some(served) = core.catalog.lookup(&info.group, &info.version, &info.resource) else {
         return unknown(&info.group);

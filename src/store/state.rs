@@ -59,7 +59,7 @@ fn page<'a>(mut found: impl Iterator<Item = &'a Entry>, limit: usize) -> (Vec<En
 }
 
 /// Follows on `/`, so that it ends what begins with a folder.
-const AFTER_SLASH: char = '0';
+const AFTER_SLASH: &str = "0";
 
 /// See the crate's docs for the three kinds of prefix.
 pub(crate) fn within(prefix: &str, key: &str) -> bool {
@@ -105,7 +105,7 @@ impl State {
             Some(key) if key >= prefix => Bound::Excluded(key),
             _ => Bound::Included(prefix),
         };
-        let after = prefix.strip_suffix('/').map(|folder| format!("{folder}{AFTER_SLASH}"));
+        let after = prefix.strip_suffix('/').map(|folder| [folder, AFTER_SLASH].concat());
         let end = match &after {
             _ if prefix.is_empty() => Bound::Unbounded,
             Some(after) => Bound::Excluded(after.as_str()),

@@ -397,8 +397,10 @@ pub fn track_update_of(old: Option<&Value>, new: &mut Value, structure: Structur
         // Once nobody is known nobody is remembered, until the first apply.
         return;
     }
-    let before = old.map_or_else(|| empty_object(structure), without_managed_fields);
-    let change = walk::compare(structure, &before, new);
+    let change = match old {
+        Some(old) => walk::compare(structure, old, new),
+        None => walk::compare(structure, &empty_object(structure), new),
+    };
     if change.keyless {
         // Nobody can own what has no name, so that such a write leaves everybody as they were.
         return managers::keep(new, old);

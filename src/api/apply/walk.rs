@@ -236,6 +236,7 @@ impl Comparison {
     }
 }
 
+/// All but the managed fields themselves.
 pub fn compare(structure: Structure<'_>, old: &Value, new: &Value) -> Comparison {
     let mut comparison = Comparison::default();
     diff(structure, old, new, &mut Vec::new(), &mut comparison);
@@ -313,8 +314,9 @@ fn whole(structure: Structure<'_>, value: &Value, keyless: &mut bool) -> Set {
 fn diff_maps(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Path, result: &mut Comparison) {
     let empty = Map::new();
     let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+    let in_metadata = matches!(path.as_slice(), [only] if only == "f:metadata");
     let gone = old.keys().filter(|k| !new.contains_key(*k));
-    for key in gone.chain(new.keys()) {
+    for key in gone.chain(new.keys()).filter(|k| !(in_metadata && *k == "managedFields")) {
         let sides = (old.get(key), new.get(key));
         // Most of an object stays as it is, and equal trees have no differences whatever their schema.
         if sides.0 != sides.1 {

@@ -77,23 +77,6 @@ impl Face {
         }
     }
 
-    /// What the client reads there.
-    pub fn show(self, served: &Served, whole: &Value) -> Value {
-        if self == Face::Scale { scale_of(served, whole) } else { whole.clone() }
-    }
-
-    /// What a write there starts from: as `show`, with who owns what.
-    pub fn show_owned(self, served: &Served, whole: &Value) -> Value {
-        let mut shown = self.show(served, whole);
-        if self == Face::Scale {
-            let managers = apply::managers_of_scale(whole, scale_paths(served).replicas);
-            if !managers.is_null() {
-                shown["metadata"]["managedFields"] = managers;
-            }
-        }
-        shown
-    }
-
     /// The stored object after the client wrote `written` there.
     pub fn merge(self, served: &Served, old: &Value, written: Value) -> Result<Value, Status> {
         let mut new = written;
@@ -219,7 +202,18 @@ fn selector_text(served: &Served, value: &Value) -> String {
     }
 }
 
-fn scale_of(served: &Served, whole: &Value) -> Value {
+/// As a write starts from it: with who owns what.
+pub fn owned_scale_of(served: &Served, whole: &Value) -> Value {
+    let mut scale = scale_of(served, whole);
+    let managers = apply::managers_of_scale(whole, scale_paths(served).replicas);
+    if !managers.is_null() {
+        scale["metadata"]["managedFields"] = managers;
+    }
+    scale
+}
+
+/// What a client reads there.
+pub fn scale_of(served: &Served, whole: &Value) -> Value {
     let paths = scale_paths(served);
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {

@@ -62,7 +62,7 @@ pub async fn get(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status
         if let Some(path) = face::missing_replicas(&call.served, &whole) {
             return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
         }
-        let scale = Face::Scale.show(&call.served, &whole);
+        let scale = face::scale_of(&call.served, &whole);
         return Ok(reply::scale(call, 200, &call.served, &scale));
     }
     Ok(reply::entry(call, 200, &call.served, &entry))

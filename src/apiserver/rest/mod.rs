@@ -26,6 +26,7 @@ pub mod watch_socket;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use http::Response;
 use minik_api::{Status, Verb, names};
 
@@ -98,16 +99,17 @@ pub async fn handle(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
         return Err(method_not_allowed(call));
     }
     deprecation(call);
+    // Each has its own room, so that a request does not carry that of the largest through every hand before it.
     match verb {
-        Verb::Get => get::get(core, call).await,
-        Verb::List => list::list(core, call).await,
-        Verb::Watch => watch::watch(core, call).await,
-        Verb::Create if row.plural == "bindings" && row.group.is_empty() => bind::create(core, call).await,
-        Verb::Create => create::create(core, call).await,
-        Verb::Update => update::update(core, call).await,
-        Verb::Patch => patch::patch(core, call).await,
-        Verb::Delete => delete::delete(core, call).await,
-        Verb::DeleteCollection => delete_collection::delete_collection(core, call).await,
+        Verb::Get => get::get(core, call).boxed().await,
+        Verb::List => list::list(core, call).boxed().await,
+        Verb::Watch => watch::watch(core, call).boxed().await,
+        Verb::Create if row.plural == "bindings" && row.group.is_empty() => bind::create(core, call).boxed().await,
+        Verb::Create => create::create(core, call).boxed().await,
+        Verb::Update => update::update(core, call).boxed().await,
+        Verb::Patch => patch::patch(core, call).boxed().await,
+        Verb::Delete => delete::delete(core, call).boxed().await,
+        Verb::DeleteCollection => delete_collection::delete_collection(core, call).boxed().await,
     }
 }
 
@@ -122,12 +124,12 @@ async fn subresource(core: &Arc<Core>, call: &Call, verb: Verb) -> Result<Respon
         return Err(method_not_allowed(call));
     }
     match (sub.name.as_ref(), verb) {
-        ("eviction", _) => evict::create(core, call).await,
-        ("binding", _) => bind::create(core, call).await,
-        (_, Verb::Get) => get::get(core, call).await,
-        (_, Verb::Update) => update::update(core, call).await,
-        (_, Verb::Patch) => patch::patch(core, call).await,
-        _ => special::subresource(core, call).await,
+        ("eviction", _) => evict::create(core, call).boxed().await,
+        ("binding", _) => bind::create(core, call).boxed().await,
+        (_, Verb::Get) => get::get(core, call).boxed().await,
+        (_, Verb::Update) => update::update(core, call).boxed().await,
+        (_, Verb::Patch) => patch::patch(core, call).boxed().await,
+        _ => special::subresource(core, call).boxed().await,
     }
 }
 

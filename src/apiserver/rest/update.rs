@@ -11,6 +11,7 @@ use http::Response;
 use minik_api::warnings::{self, Occasion};
 use minik_api::{FieldError, Status, object, strategy, validation};
 use minik_store::{Entry, Error, Write};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::admission::Operation;
@@ -19,7 +20,7 @@ use crate::call::{Call, WriteOptions, now};
 use crate::custom::conversion;
 use crate::rest::admit::{self, Subject};
 use crate::rest::create::{self, NewObject, Outcome, Track, default, note, respond, store_failure, to_stored};
-use crate::rest::face::Face;
+use crate::rest::face::{self, Face};
 use crate::rest::owners::{self, Found};
 use crate::rest::special;
 use crate::server::Core;
@@ -32,21 +33,27 @@ const MODIFIED: &str = "the object has been modified; please apply your changes 
 pub async fn update(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Status> {
     let options = WriteOptions::of(call, "UpdateOptions")?;
     let kind = call.kind();
-    let mut tree = decode::body(call, &kind, options.validation)?;
-    decode::check_namespace(&mut tree, call.object_namespace())?;
-    if object::name(&tree).is_empty() {
-        let url = &call.info.name;
-        let message = format!("the name of the object ({url} based on URL) was undeterminable: name must be provided");
-        return Err(Status::bad_request(message));
-    }
-    check_name(call, &mut tree)?;
-    default(&kind, &mut tree);
-    owners::once(call, &mut tree, Found::InRequest);
+    let wanted = || -> Result<Value, Status> {
+        let mut tree = decode::body(call, &kind, options.validation)?;
+        decode::check_namespace(&mut tree, call.object_namespace())?;
+        if object::name(&tree).is_empty() {
+            let url = &call.info.name;
+            let why = format!("the name of the object ({url} based on URL) was undeterminable: name must be provided");
+            return Err(Status::bad_request(why));
+        }
+        check_name(call, &mut tree)?;
+        default(&kind, &mut tree);
+        owners::once(call, &mut tree, Found::InRequest);
+        Ok(tree)
+    };
     let face = Face::of(call);
-    let wanted = tree.clone();
-    let change = Change { face, options: &options, track: Track::Update, rewrite: &|_| Ok(wanted.clone()) };
+    let first = Mutex::new(Some(wanted()?));
+    // So seldom a second time that it is read again; no other update has to keep a copy for it.
+    let rewrite = |_: &Value| first.lock().take().map_or_else(&wanted, Ok);
+    let change = Change { face, options: &options, track: Track::Update, rewrite: &rewrite };
     match change.apply(core, call).await {
         Err(status) if status.code == 404 && face == Face::Whole && call.served.row.create_on_update => {
+            let tree = rewrite(&Value::Null)?;
             if !object::uid(&tree).is_empty() || !object::resource_version(&tree).is_empty() {
                 return Err(status);
             }
@@ -78,7 +85,7 @@ pub fn shown(call: &Call, face: Face, code: u16, outcome: Outcome) -> Response<B
         Outcome::Stored(entry) => reply::served_tree(&call.served, &entry),
         Outcome::Shown(tree) => tree,
     };
-    reply::scale(call, code, &call.served, &face.show(&call.served, &whole))
+    reply::scale(call, code, &call.served, &face::scale_of(&call.served, &whole))
 }
 
 /// One change of an existing object.
@@ -112,7 +119,10 @@ impl Change<'_> {
         let entry = core.store.get(&key).ok_or_else(|| call.not_found())?;
         let entry = conversion::entry(core.objects.as_ref(), &call.served, entry).await?;
         let old = Arc::new(reply::served_tree(&call.served, &entry));
-        let shown = self.face.show_owned(&call.served, &old);
+        let shown = match self.face {
+            Face::Scale => Arc::new(face::owned_scale_of(&call.served, &old)),
+            _ => old.clone(),
+        };
         let mut written = (self.rewrite)(&shown)?;
         check_version(call, &written, &old)?;
         // Before admission: what admission adds belongs to nobody.
@@ -121,7 +131,7 @@ impl Change<'_> {
             (Track::Update, Face::Scale) => create::note_scale(&shown, &mut written, self.options),
             _ => {}
         }
-        let mut review = admit::review(call, self.subject(call, written, &Arc::new(shown)));
+        let mut review = admit::review(call, self.subject(call, written, &shown));
         admit::mutate(core, call, &mut review).await?;
         owners::once(call, &mut review.object, Found::AfterAdmission);
         let uid = object::uid(&review.object).to_string();
@@ -141,10 +151,13 @@ impl Change<'_> {
         // As for a new object, what is taken is told before anything else.
         let writes = special::allocate(core, call, &mut new, Some(&old), self.options.dry_run)?;
         self.check(call, &new, &old)?;
-        let object = self.face.show(&call.served, &new);
+        let (object, whole) = match self.face {
+            Face::Scale => (face::scale_of(&call.served, &new), Some(new)),
+            _ => (new, None),
+        };
         let review = admit::review(call, self.subject(call, object, &old));
         admit::validate(core, call, &review).await?;
-        self.write(core, call, &entry, &old, new, writes).await
+        self.write(core, call, &entry, &old, whole.unwrap_or(review.object), writes).await
     }
 
     fn subject(&self, call: &Call, object: Value, old: &Arc<Value>) -> Subject {

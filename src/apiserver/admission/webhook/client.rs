@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -92,7 +93,8 @@ pub async fn call(
     let failed = |what: String| CallError::Failed { url: place.url.clone(), what };
     let limit = seconds.map_or(TIMEOUT, |s| Duration::from_secs(s.unsigned_abs()));
     let ca = config["caBundle"].as_str().unwrap_or("");
-    match tokio::time::timeout(limit, exchange(&place, ca, body)).await {
+    // Beside the writes that may lead here: most of them call nobody, and each would carry its room.
+    match tokio::time::timeout(limit, exchange(&place, ca, body).boxed()).await {
         Err(_) => Err(failed("context deadline exceeded".into())),
         Ok(Err(what)) => Err(failed(what)),
         Ok(Ok((200, bytes))) => {
