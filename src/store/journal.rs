@@ -20,7 +20,7 @@ const FRAME: usize = 4 + 4;
 /// The revisions before and after.
 const SPAN: usize = 8 + 8;
 /// The file is written full of zeros this far ahead: to overwrite a block is cheaper than to be given one.
-const AHEAD_BYTES: usize = 256 << 10;
+const AHEAD_BYTES: usize = 1 << 20;
 const REMOVED: u8 = 0;
 const STORED: u8 = 1;
 

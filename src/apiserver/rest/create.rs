@@ -127,9 +127,11 @@ pub async fn insert(
     }
     let mut review = admit::review(call, subject(call, options, tree));
     admit::mutate(core, call, &mut review).await?;
-    let mut tree = review.object;
+    let (rewritten, mut tree) = (review.rewritten, review.object);
     owners::once(call, &mut tree, Found::AfterAdmission);
-    default(&call.served.row.kind(), &mut tree);
+    if rewritten {
+        default(&call.served.row.kind(), &mut tree);
+    }
     // Only what claims something can find it claimed.
     let mut attempts = if special::claims(call) { ATTEMPTS_MAX } else { 1 };
     loop {
