@@ -17,6 +17,7 @@ pub mod node_affinity;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod pod_annotations;
 pub mod pod_resources;
 pub mod quantity;
 pub mod quota;

@@ -189,7 +189,7 @@ pub(crate) fn rank_for_deletion(pods: &mut [Arc<Object>], now: Timestamp) {
             "Running" => 2,
             _ => 1,
         };
-        let cost = object::annotation(pod, "controller.kubernetes.io/pod-deletion-cost");
+        let cost = object::annotation(pod, minik_api::pod_annotations::DELETION_COST);
         let cost: i64 = cost.and_then(|c| c.parse().ok()).unwrap_or(0);
         let together = ready_on.get(node).copied().unwrap_or(0);
         // By powers of two of the age, so that the choice among Pods of like age is random and not always the newest.

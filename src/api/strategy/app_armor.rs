@@ -6,13 +6,15 @@
 
 use serde_json::{Value, json};
 
+use crate::pod_annotations::APP_ARMOR;
+
 pub(crate) const DEPRECATED: &str = r#"deprecated since v1.30; use the "appArmorProfile" field instead"#;
 /// A path less its terminating zero.
 const PROFILE_BYTES_MAX: usize = 4095;
 
 /// The key of the annotation about a container.
 pub(crate) fn annotation(container: &str) -> String {
-    format!("container.apparmor.security.beta.kubernetes.io/{container}")
+    [APP_ARMOR, container].concat()
 }
 
 /// The field that says the same; none when no field may.

@@ -20,6 +20,7 @@ mod metadata;
 mod network;
 mod others;
 mod pod;
+mod pod_annotations;
 mod pod_certificates;
 mod rbac;
 mod resize;

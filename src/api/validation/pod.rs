@@ -6,20 +6,23 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::check::{At, Errors};
 use super::containers::{self, Around};
-use super::{core_type, metadata, scheduling, volumes};
+use super::{core_type, metadata, pod_annotations, scheduling, volumes};
 use crate::{go_json, names};
 
 pub fn template(at: &At<'_>, errors: &mut Errors) {
     let meta = at.get("metadata");
     // A template's metadata stands in for the template in upstream's paths.
     errors.labels(&at.get("labels").showing(meta.get("labels").value));
-    metadata::annotations(&at.get("annotations").showing(meta.get("annotations").value), errors);
-    let spec = at.get("spec");
+    let (annotations, spec) = (at.get("annotations"), at.get("spec"));
+    let annotations = annotations.showing(&meta.value["annotations"]);
+    metadata::annotations(&annotations, errors);
+    pod_annotations::check(&annotations, &Value::Null, &spec, errors);
     pod_spec(&spec, errors);
+    pod_annotations::agree(annotations.value, &spec, errors);
     if spec.get("ephemeralContainers").len() > 0 {
         errors.forbidden(&spec.get("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
@@ -27,17 +30,20 @@ pub fn template(at: &At<'_>, errors: &mut Errors) {
 
 pub fn create(pod: &At<'_>, errors: &mut Errors) {
     let spec = pod.get("spec");
-    whole(pod, errors);
+    whole(pod, &Value::Null, errors);
     if spec.get("ephemeralContainers").len() > 0 {
         errors.forbidden(&spec.get("ephemeralContainers"), "cannot be set on create");
     }
     if !spec.get("nodeName").text().is_empty() && spec.get("schedulingGates").len() > 0 {
         errors.forbidden(&spec.get("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
+    pod_annotations::agree(&pod.value["metadata"]["annotations"], &spec, errors);
 }
 
-fn whole(pod: &At<'_>, errors: &mut Errors) {
-    let spec = pod.get("spec");
+/// What holds for every Pod; `before` are the annotations it had.
+fn whole(pod: &At<'_>, before: &Value, errors: &mut Errors) {
+    let (metadata, spec) = (pod.get("metadata"), pod.get("spec"));
+    pod_annotations::check(&metadata.get("annotations"), before, &spec, errors);
     pod_spec(&spec, errors);
     if spec.get("serviceAccountName").text().is_empty() {
         for volume in spec.get("volumes").items() {
@@ -253,8 +259,10 @@ fn scheduling_gates(list: &At<'_>, errors: &mut Errors) {
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 pub fn update(pod: &At<'_>, old: &Value, errors: &mut Errors) {
-    let (spec, before) = (pod.get("spec"), &old["spec"]);
-    whole(pod, errors);
+    let (metadata, spec, before) = (pod.get("metadata"), pod.get("spec"), &old["spec"]);
+    let annotations = &old["metadata"]["annotations"];
+    whole(pod, annotations, errors);
+    pod_annotations::update(&metadata.get("annotations"), annotations, &spec, errors);
     for list in ["containers", "initContainers"] {
         let now = spec.get(list);
         if now.len() != before[list].as_array().map_or(0, Vec::len) {
@@ -271,6 +279,9 @@ pub fn update(pod: &At<'_>, old: &Value, errors: &mut Errors) {
     for gate in gates.items().filter(|g| !known.contains(g.value)) {
         let name = gate.get("name").text();
         errors.forbidden(&gates, format!("only deletion is allowed, but found new scheduling gate '{name}'"));
+    }
+    if is_gated(before) {
+        only_narrowed(&spec, before, errors);
     }
     let munged = munge(spec.value, before);
     if &munged != before {
@@ -310,6 +321,65 @@ fn only_added_tolerations(now: &At<'_>, before: &Value, errors: &mut Errors) {
     }
 }
 
+fn is_gated(spec: &Value) -> bool {
+    spec["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty())
+}
+
+/// Where a Pod may run, as long as it waits: fewer nodes than before, never others.
+fn only_narrowed(spec: &At<'_>, before: &Value, errors: &mut Errors) {
+    let selector = spec.get("nodeSelector");
+    let mut known = before["nodeSelector"].as_object().into_iter().flatten();
+    if known.any(|(key, value)| selector.value.get(key) != Some(value)) {
+        errors.invalid(&selector, "only additions to spec.nodeSelector are allowed (no mutations or deletions)");
+    }
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    let (affinity, old) = (spec.get("affinity"), &before["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"]);
+    let (affinity, old) = (affinity.get("nodeAffinity"), old.as_array().map_or(&[][..], Vec::as_slice));
+    let required = affinity.get(REQUIRED);
+    let terms = required.get("nodeSelectorTerms");
+    // Terms are alternatives, so one more would allow more nodes; without any there was no limit.
+    let shown = |term: &Value| go_json::internal(core_type("NodeSelectorTerm"), term);
+    if !old.is_empty() && terms.len() != old.len() {
+        let all: Vec<String> = terms.items().map(|term| shown(term.value)).collect();
+        let all = if all.is_empty() { "null".into() } else { format!("[{}]", all.join(",")) };
+        return errors.invalid_shown(
+            &terms,
+            all,
+            "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
+        );
+    }
+    for (term, _) in terms.items().zip(old).filter(|(term, old)| !is_narrowed(term.value, old)) {
+        errors.invalid_shown(&term, shown(term.value), "only additions are allowed (no mutations or deletions)");
+    }
+}
+
+/// Whether a term says all that it said, in the same order, and perhaps more. One that says nothing selects nothing.
+fn is_narrowed(new: &Value, old: &Value) -> bool {
+    let list = |term: &'_ Value, field: &str| term[field].as_array().cloned().unwrap_or_default();
+    let parts = ["matchExpressions", "matchFields"].map(|field| (list(new, field), list(old, field)));
+    let was_empty = parts.iter().all(|(_, old)| old.is_empty());
+    parts.iter().all(|(new, old)| if was_empty { new.is_empty() } else { new.starts_with(old) })
+}
+
+fn set_node_affinity_back(munged: &mut Value, old: &Value) {
+    let before = &old["affinity"]["nodeAffinity"];
+    if munged["affinity"]["nodeAffinity"] == *before {
+        return;
+    }
+    let Some(spec) = munged.as_object_mut() else { return };
+    let affinity = spec.entry("affinity").or_insert(Value::Null);
+    if affinity.is_null() {
+        *affinity = json!({});
+    }
+    match before {
+        Value::Null => drop(affinity.as_object_mut().and_then(|affinity| affinity.remove("nodeAffinity"))),
+        before => affinity["nodeAffinity"] = before.clone(),
+    }
+    if affinity.as_object().is_some_and(Map::is_empty) && old["affinity"].is_null() {
+        spec.remove("affinity");
+    }
+}
+
 /// The new spec with everything that may change set back.
 fn munge(new: &Value, old: &Value) -> Value {
     let mut munged = new.clone();
@@ -319,10 +389,10 @@ fn munge(new: &Value, old: &Value) -> Value {
             container["image"] = old[list][i]["image"].clone();
         }
     }
-    let gated = old["schedulingGates"].as_array().is_some_and(|g| !g.is_empty());
     let mut back = vec!["activeDeadlineSeconds", "schedulingGates", "tolerations"];
-    if gated {
-        back.extend(["nodeSelector", "affinity"]);
+    if is_gated(old) {
+        back.push("nodeSelector");
+        set_node_affinity_back(&mut munged, old);
     }
     if old["terminationGracePeriodSeconds"].as_i64().is_some_and(|g| g < 0) && new["terminationGracePeriodSeconds"] == 1
     {

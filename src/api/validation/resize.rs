@@ -16,7 +16,7 @@ const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 pub fn check(at: &At<'_>, old: &Value, errors: &mut Errors) {
     let spec = at.get("spec");
     pod::pod_spec(&spec, errors);
-    if crate::object::annotation(old, "kubernetes.io/config.mirror").is_some() {
+    if crate::object::annotation(old, crate::pod_annotations::MIRROR).is_some() {
         *errors = Errors::default();
         return errors.forbidden(&At::root(at.value), "static pods cannot be resized");
     }

@@ -7,8 +7,8 @@
 use serde_json::Value;
 
 use super::check::{At, Errors};
-use super::core;
 use super::workload_status;
+use super::{core, pod_annotations};
 use crate::names;
 
 pub fn update(kind: &str, object: &At<'_>, old: &Value, errors: &mut Errors) {
@@ -108,7 +108,8 @@ fn conditions(all: &At<'_>, errors: &mut Errors) {
 }
 
 fn pod(object: &At<'_>, old: &Value, errors: &mut Errors) {
-    let (spec, status) = (object.get("spec"), object.get("status"));
+    let (metadata, spec, status) = (object.get("metadata"), object.get("spec"), object.get("status"));
+    pod_annotations::update(&metadata.get("annotations"), &old["metadata"]["annotations"], &spec, errors);
     errors.immutable(&spec.get("nodeName"), &old["spec"]["nodeName"]);
     let nominated = status.get("nominatedNodeName");
     if !nominated.text().is_empty() {

@@ -157,6 +157,55 @@ fn a_deployments_selector_matches_its_template_and_stays() {
 }
 
 #[test]
+fn annotations_that_mean_something_have_a_form_and_agree_with_fields() {
+    let mut odd = pod(json!({"containers": [{"name": "c", "image": "i",
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, "appArmorProfile": {"type": "Localhost", "localhostProfile": "p"}}}]}));
+    odd["metadata"]["annotations"] = json!({
+        "kubernetes.io/config.mirror": "x",
+        "controller.kubernetes.io/pod-deletion-cost": "+5",
+        "container.apparmor.security.beta.kubernetes.io/gone": "odd",
+        "container.apparmor.security.beta.kubernetes.io/c": "localhost/other",
+        "container.seccomp.security.alpha.kubernetes.io/c": "localhost/../a",
+    });
+    check("", "Pod", odd, expect![[r#"
+        metadata.annotations[kubernetes.io/config.mirror]: Invalid value: "x": must set spec.nodeName if mirror pod annotation is set
+        metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: "+5": must be a 32bit integer
+        metadata.annotations.container.seccomp.security.alpha.kubernetes.io/c: Invalid value: "../a": must not contain '..'
+        metadata.annotations[container.apparmor.security.beta.kubernetes.io/gone]: Invalid value: "gone": container not found
+        metadata.annotations[container.apparmor.security.beta.kubernetes.io/gone]: Invalid value: "odd": invalid AppArmor profile name: "odd"
+        spec.containers[0].securityContext.seccompProfile.type: Forbidden: seccomp type in annotation and field must match
+        spec.containers[0].securityContext.appArmorProfile.localhostProfile: Forbidden: apparmor profile in annotation and field must match
+    "#]]);
+}
+
+#[test]
+fn a_pod_behind_a_gate_may_only_be_sent_to_fewer_nodes() {
+    let required = |terms: Value| json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+    let term = |keys: &[&str]| {
+        let all: Vec<Value> = keys.iter().map(|key| json!({"key": key, "operator": "Exists"})).collect();
+        json!({"matchExpressions": all})
+    };
+    let gated = |affinity: Value| {
+        pod(json!({"containers": [{"name": "c", "image": "i"}], "schedulingGates": [{"name": "example.com/g"}],
+            "nodeSelector": {"a": "b"}, "affinity": affinity}))
+    };
+    let old = gated(required(json!([term(&["k"])])));
+    let change = json!({"spec": {"nodeSelector": {"c": "d"}, "affinity": required(json!([term(&["k", "l"])]))}});
+    check_update("", "Pod", old.clone(), change, expect![[""]]);
+    let change = json!({"spec": {"nodeSelector": {"a": "x"}, "affinity": required(json!([term(&["l"])]))}});
+    check_update("", "Pod", old.clone(), change, expect![[r#"
+        spec.nodeSelector: Invalid value: {"a":"x"}: only additions to spec.nodeSelector are allowed (no mutations or deletions)
+        spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]: Invalid value: {"MatchExpressions":[{"Key":"l","Operator":"Exists","Values":null}],"MatchFields":null}: only additions are allowed (no mutations or deletions)
+    "#]]);
+    let change = json!({"spec": {"affinity": required(json!([term(&["k"]), term(&["l"])]))}});
+    check_update("", "Pod", old, change, expect![[r#"
+        spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Invalid value: [{"MatchExpressions":[{"Key":"k","Operator":"Exists","Values":null}],"MatchFields":null},{"MatchExpressions":[{"Key":"l","Operator":"Exists","Values":null}],"MatchFields":null}]: no additions/deletions to non-empty NodeSelectorTerms list are allowed
+    "#]]);
+    let change = json!({"spec": {"affinity": required(json!([term(&["k"])]))}});
+    check_update("", "Pod", gated(Value::Null), change, expect![[""]]);
+}
+
+#[test]
 fn a_running_pod_changes_its_image_and_little_else() {
     let spec = json!({"containers": [{"name": "c", "image": "i"}]});
     check_update(

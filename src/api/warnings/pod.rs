@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::node_labels::{self, Values};
 use super::{Warnings, network, volumes};
+use crate::pod_annotations::{SECCOMP_OF_CONTAINER, SECCOMP_OF_POD};
 use crate::strategy::app_armor;
 use crate::validation::check::At;
 
@@ -21,8 +22,6 @@ const ANNOTATIONS: [(&str, &str); 3] = [
     ("security.alpha.kubernetes.io/sysctls", r#"non-functional in v1.11+; use the "sysctls" field instead"#),
     ("security.alpha.kubernetes.io/unsafe-sysctls", r#"non-functional in v1.11+; use the "sysctls" field instead"#),
 ];
-const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const SECCOMP: &str = r#"non-functional in v1.27+; use the "seccompProfile" field instead"#;
 const MATCHES_NOTHING: &str = "a null labelSelector results in matching no pod";
 const BYTES: [&str; 2] = ["memory", "ephemeral-storage"];

@@ -4,6 +4,7 @@
 //! Called by: the admission chain when the user is a node.
 //! Never: asks which requests a node may make; the Node authorizer has answered that.
 
+use minik_api::pod_annotations::MIRROR;
 use minik_api::{Status, object, resources};
 use serde_json::{Value, json};
 
@@ -11,8 +12,6 @@ use super::plugin::{Plugin, World};
 use super::{Operation, Review, certificates, pod_certificate};
 use crate::authz::node_graph::{self, Kind};
 use crate::authz::{Attributes, ResourceTarget, Target};
-
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub struct NodeRestriction;
 

@@ -4,9 +4,9 @@
 //! Called by: NodeRestriction.
 //! Never: forbids what may only be early: an object that is not known yet is a reason to try again.
 
+use minik_api::pod_annotations::MIRROR;
 use minik_api::{Status, object, resources};
 
-use super::node_restriction::MIRROR;
 use super::plugin::World;
 use super::{Operation, Review};
 use crate::authz::{Attributes, ResourceTarget, Target};

@@ -105,7 +105,7 @@ impl Plugin for ServiceAccount {
 }
 
 fn is_mirror(pod: &Value) -> bool {
-    object::annotation(pod, "kubernetes.io/config.mirror").is_some()
+    object::annotation(pod, minik_api::pod_annotations::MIRROR).is_some()
 }
 
 fn account_of(review: &Review, world: &World) -> Result<std::sync::Arc<Value>, Status> {

@@ -127,7 +127,7 @@ impl Graph {
 /// Everything a node must read to run this pod. A mirror pod gives nothing: its node made it up itself.
 pub fn needs(pod: &Value) -> Vec<Vertex> {
     let namespace = object::namespace(pod);
-    if object::annotation(pod, "kubernetes.io/config.mirror").is_some() {
+    if object::annotation(pod, minik_api::pod_annotations::MIRROR).is_some() {
         return vec![];
     }
     let spec = &pod["spec"];

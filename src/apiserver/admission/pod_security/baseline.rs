@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use minik_api::pod_annotations::{APP_ARMOR, SECCOMP_OF_CONTAINER, SECCOMP_OF_POD};
 use serde_json::Value;
 
 use super::check::{Pod, Verdict, bad_values, named, quoted, refuse, setters};
@@ -40,7 +41,6 @@ pub fn evaluate(pod: &Pod<'_>, left_out: &[&str]) -> Verdict {
 }
 
 fn app_armor(pod: &Pod<'_>) -> Option<(String, String)> {
-    const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
     let allowed = |kind: &str| matches!(kind, "RuntimeDefault" | "Localhost");
     let (mut who, values) = bad_values(pod, |s| &s["appArmorProfile"]["type"], |kind| !allowed(kind));
     let mut values: Vec<String> = values.into_iter().collect();
@@ -48,7 +48,7 @@ fn app_armor(pod: &Pod<'_>) -> Option<(String, String)> {
         .annotations()
         .filter(|(key, value)| {
             let fine = value.is_empty() || *value == "runtime/default" || value.starts_with("localhost/");
-            key.starts_with(ANNOTATION) && !fine
+            key.starts_with(APP_ARMOR) && !fine
         })
         .map(|(key, value)| format!("{key}={value:?}"))
         .collect();
@@ -240,13 +240,12 @@ fn seccomp(pod: &Pod<'_>) -> Option<(String, String)> {
 
 /// Before v1.19 there was no field for it.
 fn seccomp_annotations(pod: &Pod<'_>) -> Option<(String, String)> {
-    const OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-    const OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
     let names: Vec<String> = pod.bad_containers(|_| true);
     let bad: BTreeSet<String> = pod
         .annotations()
         .filter(|(key, value)| {
-            let ours = *key == OF_POD || key.strip_prefix(OF_CONTAINER).is_some_and(|n| names.iter().any(|c| c == n));
+            let ours = *key == SECCOMP_OF_POD
+                || key.strip_prefix(SECCOMP_OF_CONTAINER).is_some_and(|n| names.iter().any(|c| c == n));
             let fine = matches!(*value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
             ours && !fine
         })
