@@ -1,7 +1,7 @@
 //! Rules of the annotations of Pods and templates that mean something.
 //!
 //! Owns: their form, which of them may change, and that old annotations and the fields that replace them agree.
-//! Called by: `pod`, and for its other faces `status` and `validation`.
+//! Called by: `pod`, and `status` for what is written there.
 //! Never: turns an annotation into a field (that is a strategy).
 
 use serde_json::Value;
@@ -46,8 +46,10 @@ pub(super) fn check(annotations: &At<'_>, before: &Value, spec: &At<'_>, errors:
 
 /// What of them a Pod may not change once it is there, and the form of all.
 pub(super) fn update(annotations: &At<'_>, before: &Value, spec: &At<'_>, errors: &mut Errors) {
-    const FIXED: [(&str, &str); 2] = [(APP_ARMOR, "AppArmor annotations"), (MIRROR, "mirror pod annotation")];
-    let fixed = |key: &str| FIXED.into_iter().find(|(start, _)| key.starts_with(start)).map(|(_, what)| what);
+    let fixed = |key: &str| match key {
+        MIRROR => Some("mirror pod annotation"),
+        _ => key.starts_with(APP_ARMOR).then_some("AppArmor annotations"),
+    };
     for (key, _) in before.as_object().into_iter().flatten().filter(|(key, v)| annotations.key(key).value != *v) {
         if let Some(what) = fixed(key) {
             errors.forbidden(&annotations.key(key), format!("may not remove or update {what}"));

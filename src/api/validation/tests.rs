@@ -167,7 +167,11 @@ fn annotations_that_mean_something_have_a_form_and_agree_with_fields() {
         "container.apparmor.security.beta.kubernetes.io/c": "localhost/other",
         "container.seccomp.security.alpha.kubernetes.io/c": "localhost/../a",
     });
-    check("", "Pod", odd, expect![[r#"
+    check(
+        "",
+        "Pod",
+        odd,
+        expect![[r#"
         metadata.annotations[kubernetes.io/config.mirror]: Invalid value: "x": must set spec.nodeName if mirror pod annotation is set
         metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: "+5": must be a 32bit integer
         metadata.annotations.container.seccomp.security.alpha.kubernetes.io/c: Invalid value: "../a": must not contain '..'
@@ -175,7 +179,8 @@ fn annotations_that_mean_something_have_a_form_and_agree_with_fields() {
         metadata.annotations[container.apparmor.security.beta.kubernetes.io/gone]: Invalid value: "odd": invalid AppArmor profile name: "odd"
         spec.containers[0].securityContext.seccompProfile.type: Forbidden: seccomp type in annotation and field must match
         spec.containers[0].securityContext.appArmorProfile.localhostProfile: Forbidden: apparmor profile in annotation and field must match
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -193,14 +198,26 @@ fn a_pod_behind_a_gate_may_only_be_sent_to_fewer_nodes() {
     let change = json!({"spec": {"nodeSelector": {"c": "d"}, "affinity": required(json!([term(&["k", "l"])]))}});
     check_update("", "Pod", old.clone(), change, expect![[""]]);
     let change = json!({"spec": {"nodeSelector": {"a": "x"}, "affinity": required(json!([term(&["l"])]))}});
-    check_update("", "Pod", old.clone(), change, expect![[r#"
+    check_update(
+        "",
+        "Pod",
+        old.clone(),
+        change,
+        expect![[r#"
         spec.nodeSelector: Invalid value: {"a":"x"}: only additions to spec.nodeSelector are allowed (no mutations or deletions)
         spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]: Invalid value: {"MatchExpressions":[{"Key":"l","Operator":"Exists","Values":null}],"MatchFields":null}: only additions are allowed (no mutations or deletions)
-    "#]]);
+    "#]],
+    );
     let change = json!({"spec": {"affinity": required(json!([term(&["k"]), term(&["l"])]))}});
-    check_update("", "Pod", old, change, expect![[r#"
+    check_update(
+        "",
+        "Pod",
+        old,
+        change,
+        expect![[r#"
         spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Invalid value: [{"MatchExpressions":[{"Key":"k","Operator":"Exists","Values":null}],"MatchFields":null},{"MatchExpressions":[{"Key":"l","Operator":"Exists","Values":null}],"MatchFields":null}]: no additions/deletions to non-empty NodeSelectorTerms list are allowed
-    "#]]);
+    "#]],
+    );
     let change = json!({"spec": {"affinity": required(json!([term(&["k"])]))}});
     check_update("", "Pod", gated(Value::Null), change, expect![[""]]);
 }
