@@ -4,7 +4,7 @@
 //! Called by: readers under a shared lock, the writer under an exclusive one.
 //! Never: waits, wakes anybody or touches the disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -35,12 +35,44 @@ pub struct Page {
 
 pub(crate) struct State {
     entries: BTreeMap<Arc<str>, Entry>,
+    folders: Folders,
     /// Without gaps: the event of revision `r` is at `r - compacted - 1`.
     log: VecDeque<Arc<Event>>,
     log_bytes: usize,
     revision: Revision,
     compacted: Revision,
     options: Options,
+}
+
+/// How many entries each folder at the top holds. What is asked for most often has none: each write looks for webhooks,
+/// policies and quotas, and to find nothing among all the keys is as much work as to find something.
+#[derive(Default)]
+struct Folders(HashMap<Box<str>, usize>);
+
+impl Folders {
+    fn of(key: &str) -> &str {
+        key.split('/').next().unwrap_or(key)
+    }
+
+    fn add(&mut self, key: &str) {
+        match self.0.get_mut(Self::of(key)) {
+            Some(count) => *count += 1,
+            None => drop(self.0.insert(Self::of(key).into(), 1)),
+        }
+    }
+
+    fn take(&mut self, key: &str) {
+        let Some(count) = self.0.get_mut(Self::of(key)) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(Self::of(key));
+        }
+    }
+
+    /// Whether there can be keys with this prefix.
+    fn may_have(&self, prefix: &str) -> bool {
+        prefix.is_empty() || self.0.contains_key(Self::of(prefix))
+    }
 }
 
 /// So many entries are brought into the processor's cache at the same time.
@@ -68,7 +100,9 @@ pub(crate) fn within(prefix: &str, key: &str) -> bool {
 
 impl State {
     pub fn new(entries: BTreeMap<Arc<str>, Entry>, revision: Revision, options: Options) -> Self {
-        Self { entries, log: VecDeque::new(), log_bytes: 0, revision, compacted: revision, options }
+        let mut folders = Folders::default();
+        entries.keys().for_each(|key| folders.add(key));
+        Self { entries, folders, log: VecDeque::new(), log_bytes: 0, revision, compacted: revision, options }
     }
 
     pub fn revision(&self) -> Revision {
@@ -111,10 +145,11 @@ impl State {
             Some(after) => Bound::Excluded(after.as_str()),
             None => Bound::Included(prefix),
         };
-        let is_empty = match (start, end) {
+        let is_backwards = match (start, end) {
             (Bound::Excluded(start), Bound::Excluded(end) | Bound::Included(end)) => start >= end,
             _ => false,
         };
+        let is_empty = is_backwards || !self.folders.may_have(prefix);
         let found = (!is_empty).then(|| self.entries.range::<str, _>((start, end)));
         found.into_iter().flatten().map(|(_, entry)| entry)
     }
@@ -141,9 +176,15 @@ impl State {
         for event in events {
             self.revision = event.revision();
             match event.kind {
-                EventKind::Delete => drop(self.entries.remove(&event.entry.key)),
+                EventKind::Delete => {
+                    if self.entries.remove(&event.entry.key).is_some() {
+                        self.folders.take(&event.entry.key);
+                    }
+                }
                 EventKind::Create | EventKind::Update => {
-                    self.entries.insert(event.entry.key.clone(), event.entry.clone());
+                    if self.entries.insert(event.entry.key.clone(), event.entry.clone()).is_none() {
+                        self.folders.add(&event.entry.key);
+                    }
                 }
             }
             self.log_bytes += event.weight();

@@ -82,6 +82,25 @@ async fn a_watch_replays_history_then_follows() {
 }
 
 #[tokio::test]
+async fn a_folder_is_empty_when_its_last_key_is_gone_and_not_before() {
+    let store = Store::memory();
+    let keys = |prefix: &str, at: Option<Revision>| {
+        let page = store.range(&Range { prefix, at, ..Range::default() }).expect("a page");
+        page.entries.iter().map(|e| e.key.to_string()).collect::<Vec<_>>()
+    };
+    let first = store.create("pods/a", value("1")).await.expect("created");
+    let second = store.create("pods/n/b", value("1")).await.expect("created");
+    store.update("pods/a", first.modified, value("2")).await.expect("updated");
+    store.delete("pods/a", None).await.expect("deleted");
+    assert_eq!(keys("pods/", None), ["pods/n/b"]);
+    store.delete("pods/n/b", None).await.expect("deleted");
+    assert!(keys("pods/", None).is_empty() && keys("pods/n/", None).is_empty() && keys("", None).is_empty());
+    assert_eq!(keys("pods/", Some(second.modified)), ["pods/a", "pods/n/b"], "as it was");
+    store.create("pods/c", value("1")).await.expect("created");
+    assert_eq!((keys("pods/", None), keys("", None)), (vec!["pods/c".into()], vec!["pods/c".into()]));
+}
+
+#[tokio::test]
 async fn a_prefix_without_a_slash_is_one_key() {
     let store = Store::memory();
     let mut watch = store.watch("pods/a", Revision(1)).expect("in history");
