@@ -156,9 +156,8 @@ impl StorageBackend for FakeFile {
         if !self.disk.only_works {
             self.take_images();
         }
-        let mut platter = self.platter().lock();
-        platter.synced = platter.now.clone();
-        platter.since.clear();
+        let Platter { synced, since, .. } = &mut *self.platter().lock();
+        since.drain(..).for_each(|operation| act(synced, &operation));
         Ok(())
     }
 }
