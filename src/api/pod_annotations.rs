@@ -1,7 +1,7 @@
 //! Annotations of a Pod that mean something.
 //!
 //! Owns: their keys.
-//! Called by: validation, warnings, strategies, admission, controllers.
+//! Called by: validation, warnings, strategies, admission, controllers, the kubelet.
 //! Never: says what they mean.
 
 /// The name of a container follows.

@@ -24,6 +24,9 @@ use parking_lot::Mutex;
 use tokio::task::{JoinError, coop};
 use tokio_util::task::AbortOnDropHandle;
 
+/// What a long body hands to the connection at once: with the header of its HTTP/2 frame, four whole records of TLS.
+pub const CHUNK_BYTES: usize = (64 << 10) - 9;
+
 /// A fault in one body must not take the connection's other streams with it.
 type Running = BoxFuture<'static, Result<(), Box<dyn Any + Send>>>;
 

@@ -22,5 +22,4 @@ pub const RESOURCES: &str = "minik.dev/resources";
 
 pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";

@@ -95,7 +95,7 @@ impl Pod {
 
     /// A static component's image in the API, or another kubelet's: never run from here.
     pub fn is_mirror(&self) -> bool {
-        self.annotation(crate::names::CONFIG_MIRROR).is_some()
+        self.annotation(minik_api::pod_annotations::MIRROR).is_some()
     }
 
     pub fn annotation(&self, key: &str) -> Option<&str> {

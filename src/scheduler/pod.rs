@@ -92,9 +92,9 @@ pub(crate) fn is_terminal(pod: &Value) -> bool {
 
 /// Waits for this scheduler.
 pub(crate) fn is_pending(pod: &Value, scheduler_name: &str) -> bool {
-    let gates = pod["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty());
     let named = pod["spec"]["schedulerName"].as_str().unwrap_or("default-scheduler");
-    node_name(pod).is_empty() && named == scheduler_name && !gates && !object::is_deleting(pod) && !is_terminal(pod)
+    let is_free = node_name(pod).is_empty() && !object::is_gated(pod);
+    is_free && named == scheduler_name && !object::is_deleting(pod) && !is_terminal(pod)
 }
 
 fn host_ports(spec: &Value) -> Vec<HostPort> {

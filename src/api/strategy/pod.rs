@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::app_armor;
+use crate::object;
 use crate::quantity::Quantity;
 
 pub(super) fn prepare_create(pod: &mut Value) -> Vec<String> {
     pod["status"] = json!({"phase": "Pending", "qosClass": qos_class(pod)});
-    let gated = pod["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty());
-    if gated {
+    if object::is_gated(pod) {
         pod["status"]["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",

@@ -314,6 +314,13 @@ fn environment_from(list: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// All of a Pod's, in the order upstream visits them.
+pub fn each(spec: &At<'_>, mut visit: impl FnMut(&At<'_>)) {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        spec.get(list).items().for_each(|container| visit(&container));
+    }
+}
+
 /// A relative path that stays below where it starts.
 pub fn descending_path(at: &At<'_>, errors: &mut Errors) {
     if at.text().starts_with('/') {

@@ -8,7 +8,7 @@ mod admission;
 mod autoscaling;
 mod certificates;
 pub(crate) mod check;
-mod containers;
+pub(crate) mod containers;
 mod core;
 mod definition;
 mod definition_schema;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::check::{At, Errors};
 use super::containers::{self, Around};
 use super::{core_type, metadata, pod_annotations, scheduling, volumes};
-use crate::{go_json, names};
+use crate::{go_json, names, object};
 
 pub fn template(at: &At<'_>, errors: &mut Errors) {
     let meta = at.get("metadata");
@@ -262,6 +262,7 @@ pub fn update(pod: &At<'_>, old: &Value, errors: &mut Errors) {
     let (metadata, spec, before) = (pod.get("metadata"), pod.get("spec"), &old["spec"]);
     let annotations = &old["metadata"]["annotations"];
     whole(pod, annotations, errors);
+    // Looks at their form once more, as upstream does: each time is a cause of its own.
     pod_annotations::update(&metadata.get("annotations"), annotations, &spec, errors);
     for list in ["containers", "initContainers"] {
         let now = spec.get(list);
@@ -280,10 +281,11 @@ pub fn update(pod: &At<'_>, old: &Value, errors: &mut Errors) {
         let name = gate.get("name").text();
         errors.forbidden(&gates, format!("only deletion is allowed, but found new scheduling gate '{name}'"));
     }
-    if is_gated(before) {
+    let is_gated = object::is_gated(old);
+    if is_gated {
         only_narrowed(&spec, before, errors);
     }
-    let munged = munge(spec.value, before);
+    let munged = munge(spec.value, before, is_gated);
     if &munged != before {
         let difference = go_json::difference(core_type("PodSpec"), before, &munged);
         errors.forbidden(&spec, format!("pod updates may not change fields other than {UPDATABLE}\n{difference}"));
@@ -321,10 +323,6 @@ fn only_added_tolerations(now: &At<'_>, before: &Value, errors: &mut Errors) {
     }
 }
 
-fn is_gated(spec: &Value) -> bool {
-    spec["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty())
-}
-
 /// Where a Pod may run, as long as it waits: fewer nodes than before, never others.
 fn only_narrowed(spec: &At<'_>, before: &Value, errors: &mut Errors) {
     let selector = spec.get("nodeSelector");
@@ -337,8 +335,8 @@ fn only_narrowed(spec: &At<'_>, before: &Value, errors: &mut Errors) {
     let (affinity, old) = (affinity.get("nodeAffinity"), old.as_array().map_or(&[][..], Vec::as_slice));
     let required = affinity.get(REQUIRED);
     let terms = required.get("nodeSelectorTerms");
-    // Terms are alternatives, so one more would allow more nodes; without any there was no limit.
     let shown = |term: &Value| go_json::internal(core_type("NodeSelectorTerm"), term);
+    // Terms are alternatives, so one more would allow more nodes; without any there was no limit.
     if !old.is_empty() && terms.len() != old.len() {
         let all: Vec<String> = terms.items().map(|term| shown(term.value)).collect();
         let all = if all.is_empty() { "null".into() } else { format!("[{}]", all.join(",")) };
@@ -355,7 +353,9 @@ fn only_narrowed(spec: &At<'_>, before: &Value, errors: &mut Errors) {
 
 /// Whether a term says all that it said, in the same order, and perhaps more. One that says nothing selects nothing.
 fn is_narrowed(new: &Value, old: &Value) -> bool {
-    let list = |term: &'_ Value, field: &str| term[field].as_array().cloned().unwrap_or_default();
+    fn list<'a>(term: &'a Value, field: &str) -> &'a [Value] {
+        term[field].as_array().map_or(&[], Vec::as_slice)
+    }
     let parts = ["matchExpressions", "matchFields"].map(|field| (list(new, field), list(old, field)));
     let was_empty = parts.iter().all(|(_, old)| old.is_empty());
     parts.iter().all(|(new, old)| if was_empty { new.is_empty() } else { new.starts_with(old) })
@@ -381,7 +381,7 @@ fn set_node_affinity_back(munged: &mut Value, old: &Value) {
 }
 
 /// The new spec with everything that may change set back.
-fn munge(new: &Value, old: &Value) -> Value {
+fn munge(new: &Value, old: &Value, is_gated: bool) -> Value {
     let mut munged = new.clone();
     for list in ["containers", "initContainers"] {
         let containers = munged.get_mut(list).and_then(Value::as_array_mut);
@@ -390,7 +390,7 @@ fn munge(new: &Value, old: &Value) -> Value {
         }
     }
     let mut back = vec!["activeDeadlineSeconds", "schedulingGates", "tolerations"];
-    if is_gated(old) {
+    if is_gated {
         back.push("nodeSelector");
         set_node_affinity_back(&mut munged, old);
     }

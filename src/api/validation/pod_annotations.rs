@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::check::{At, Errors};
-use super::containers::descending_path;
+use super::containers;
 use crate::pod_annotations::{APP_ARMOR, DELETION_COST, MIRROR, SECCOMP_OF_CONTAINER, SECCOMP_OF_POD};
 
 const UNCONFINED: &str = "unconfined";
@@ -34,7 +34,9 @@ pub(super) fn check(annotations: &At<'_>, before: &Value, spec: &At<'_>, errors:
     }
     for (key, at) in annotations.entries() {
         let Some(container) = key.strip_prefix(APP_ARMOR) else { continue };
-        if !lists(spec).iter().any(|list| list.items().any(|c| c.get("name").text() == container)) {
+        let mut is_there = false;
+        containers::each(spec, |c| is_there |= c.get("name").text() == container);
+        if !is_there {
             errors.invalid_shown(&at, format!("{container:?}"), "container not found");
         }
         let profile = at.text();
@@ -67,7 +69,7 @@ pub(super) fn update(annotations: &At<'_>, before: &Value, spec: &At<'_>, errors
 pub(super) fn agree(annotations: &Value, spec: &At<'_>, errors: &mut Errors) {
     let of_pod = spec.get("securityContext");
     agrees(&annotations[SECCOMP_OF_POD], &of_pod.get("seccompProfile"), &SECCOMP, errors);
-    each_container(spec, |container| {
+    containers::each(spec, |container| {
         let key = [SECCOMP_OF_CONTAINER, container.get("name").text()].concat();
         let context = container.get("securityContext");
         agrees(&annotations[&key], &context.get("seccompProfile"), &SECCOMP, errors);
@@ -76,7 +78,7 @@ pub(super) fn agree(annotations: &Value, spec: &At<'_>, errors: &mut Errors) {
         return;
     }
     let of_pod = &of_pod.value["appArmorProfile"];
-    each_container(spec, |container| {
+    containers::each(spec, |container| {
         let key = [APP_ARMOR, container.get("name").text()].concat();
         let context = container.get("securityContext");
         let own = context.get("appArmorProfile");
@@ -121,17 +123,6 @@ fn agrees(annotation: &Value, profile: &At<'_>, words: &Words, errors: &mut Erro
     }
 }
 
-/// In the order upstream visits them.
-fn lists<'b>(spec: &'b At<'_>) -> [At<'b>; 3] {
-    ["initContainers", "containers", "ephemeralContainers"].map(|list| spec.get(list))
-}
-
-fn each_container(spec: &At<'_>, mut visit: impl FnMut(&At<'_>)) {
-    for list in lists(spec) {
-        list.items().for_each(|container| visit(&container));
-    }
-}
-
 /// None, or an integer as Go reads it, without a plus sign or zeros before it.
 fn is_cost(value: &Value) -> bool {
     let Some(text) = value.as_str() else { return value.is_null() };
@@ -143,7 +134,7 @@ fn seccomp_form(at: &At<'_>, errors: &mut Errors) {
     match at.text() {
         UNCONFINED | RUNTIME_DEFAULT | DOCKER_DEFAULT => {}
         said => match said.strip_prefix(LOCALHOST) {
-            Some(path) => descending_path(&at.showing(&Value::from(path)), errors),
+            Some(path) => containers::descending_path(&at.showing(&Value::from(path)), errors),
             None => errors.invalid(at, "must be a valid seccomp profile"),
         },
     }

@@ -13,6 +13,7 @@ use super::{Warnings, network, volumes};
 use crate::pod_annotations::{SECCOMP_OF_CONTAINER, SECCOMP_OF_POD};
 use crate::strategy::app_armor;
 use crate::validation::check::At;
+use crate::validation::containers;
 
 const ANNOTATIONS: [(&str, &str); 3] = [
     (
@@ -52,7 +53,7 @@ fn whole(pod: &At<'_>, of: Of, warnings: &mut Warnings) {
     if spec.value["securityContext"]["seccompProfile"].is_null() {
         warnings.annotations(&metadata, &[(SECCOMP_OF_POD, SECCOMP)]);
     }
-    each_container(&spec, |container| {
+    containers::each(&spec, |container| {
         seccomp(container, &metadata, warnings);
         if of == Of::Template {
             app_armor(container, &metadata, &spec, warnings);
@@ -68,13 +69,6 @@ fn whole(pod: &At<'_>, of: Of, warnings: &mut Warnings) {
     }
     neighbours(&spec, warnings);
     addresses(&spec, warnings);
-}
-
-/// In the order upstream visits them.
-fn each_container(spec: &At<'_>, mut visit: impl FnMut(&At<'_>)) {
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
-        spec.get(list).items().for_each(|container| visit(&container));
-    }
 }
 
 /// By which labels Nodes are chosen.
@@ -215,7 +209,7 @@ fn shown(port: &Value) -> String {
 
 fn ports(spec: &At<'_>, warnings: &mut Warnings) {
     let mut seen: BTreeMap<(i64, String), Vec<Port>> = BTreeMap::new();
-    each_container(spec, |container| {
+    containers::each(spec, |container| {
         for at in container.get("ports").items() {
             let number = |field| at.get(field).number().unwrap_or(0);
             let (host_ip, host_port) = (at.get("hostIP").text().to_string(), number("hostPort"));
@@ -236,7 +230,7 @@ fn ports(spec: &At<'_>, warnings: &mut Warnings) {
 
 fn port_names(spec: &At<'_>, warnings: &mut Warnings) {
     let mut first: BTreeMap<String, String> = BTreeMap::new();
-    each_container(spec, |container| {
+    containers::each(spec, |container| {
         for at in container.get("ports").items() {
             let name = at.get("name").text().to_string();
             if name.is_empty() {

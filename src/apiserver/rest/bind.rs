@@ -98,7 +98,7 @@ fn bound(mut pod: Value, binding: &Value) -> Result<Value, Status> {
     if !node.is_empty() {
         return Err(refuse(format!("pod {name} is already assigned to node {node:?}")));
     }
-    if pod["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
+    if object::is_gated(&pod) {
         return Err(refuse(format!("pod {name} has non-empty .spec.schedulingGates")));
     }
     pod["spec"]["nodeName"] = binding["target"]["name"].clone();

@@ -202,16 +202,6 @@ fn selector_text(served: &Served, value: &Value) -> String {
     }
 }
 
-/// As a write starts from it: with who owns what.
-pub fn owned_scale_of(served: &Served, whole: &Value) -> Value {
-    let mut scale = scale_of(served, whole);
-    let managers = apply::managers_of_scale(whole, scale_paths(served).replicas);
-    if !managers.is_null() {
-        scale["metadata"]["managedFields"] = managers;
-    }
-    scale
-}
-
 /// What a client reads there.
 pub fn scale_of(served: &Served, whole: &Value) -> Value {
     let paths = scale_paths(served);
@@ -232,6 +222,16 @@ pub fn scale_of(served: &Served, whole: &Value) -> Value {
         status["selector"] = selector.into();
     }
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+/// As a write starts from it: with who owns what.
+pub fn owned_scale_of(served: &Served, whole: &Value) -> Value {
+    let mut scale = scale_of(served, whole);
+    let managers = apply::managers_of_scale(whole, scale_paths(served).replicas);
+    if !managers.is_null() {
+        scale["metadata"]["managedFields"] = managers;
+    }
+    scale
 }
 
 fn scaled(served: &Served, old: &Value, scale: &Value) -> Result<Value, Status> {

@@ -23,12 +23,11 @@ use crate::rest::get::not_older_than;
 use crate::rest::page::{At, PageRequest, token};
 use crate::rest::select::Selector;
 use crate::server::Core;
+use crate::streams::CHUNK_BYTES;
 use crate::{reply, stored};
 
 /// Entries looked at between two checks whether a page is full.
 const SCAN_MIN: usize = 500;
-/// What is handed to the connection at once: with the header of its HTTP/2 frame, four whole records of TLS.
-const CHUNK_BYTES: usize = (64 << 10) - 9;
 /// Buffers that the chunks of a list take in turn: as many as the connection holds before it takes no more.
 const BUFFERS: usize = 8;
 

@@ -100,17 +100,18 @@ pub async fn handle(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
     }
     deprecation(call);
     // Each has its own room, so that a request does not carry that of the largest through every hand before it.
-    match verb {
-        Verb::Get => get::get(core, call).boxed().await,
-        Verb::List => list::list(core, call).boxed().await,
-        Verb::Watch => watch::watch(core, call).boxed().await,
-        Verb::Create if row.plural == "bindings" && row.group.is_empty() => bind::create(core, call).boxed().await,
-        Verb::Create => create::create(core, call).boxed().await,
-        Verb::Update => update::update(core, call).boxed().await,
-        Verb::Patch => patch::patch(core, call).boxed().await,
-        Verb::Delete => delete::delete(core, call).boxed().await,
-        Verb::DeleteCollection => delete_collection::delete_collection(core, call).boxed().await,
-    }
+    let work = match verb {
+        Verb::Get => get::get(core, call).boxed(),
+        Verb::List => list::list(core, call).boxed(),
+        Verb::Watch => watch::watch(core, call).boxed(),
+        Verb::Create if row.plural == "bindings" && row.group.is_empty() => bind::create(core, call).boxed(),
+        Verb::Create => create::create(core, call).boxed(),
+        Verb::Update => update::update(core, call).boxed(),
+        Verb::Patch => patch::patch(core, call).boxed(),
+        Verb::Delete => delete::delete(core, call).boxed(),
+        Verb::DeleteCollection => delete_collection::delete_collection(core, call).boxed(),
+    };
+    work.await
 }
 
 async fn subresource(core: &Arc<Core>, call: &Call, verb: Verb) -> Result<Response<Body>, Status> {
@@ -123,14 +124,15 @@ async fn subresource(core: &Arc<Core>, call: &Call, verb: Verb) -> Result<Respon
     if !sub.verbs.has(verb) {
         return Err(method_not_allowed(call));
     }
-    match (sub.name.as_ref(), verb) {
-        ("eviction", _) => evict::create(core, call).boxed().await,
-        ("binding", _) => bind::create(core, call).boxed().await,
-        (_, Verb::Get) => get::get(core, call).boxed().await,
-        (_, Verb::Update) => update::update(core, call).boxed().await,
-        (_, Verb::Patch) => patch::patch(core, call).boxed().await,
-        _ => special::subresource(core, call).boxed().await,
-    }
+    let work = match (sub.name.as_ref(), verb) {
+        ("eviction", _) => evict::create(core, call).boxed(),
+        ("binding", _) => bind::create(core, call).boxed(),
+        (_, Verb::Get) => get::get(core, call).boxed(),
+        (_, Verb::Update) => update::update(core, call).boxed(),
+        (_, Verb::Patch) => patch::patch(core, call).boxed(),
+        _ => special::subresource(core, call).boxed(),
+    };
+    work.await
 }
 
 /// APIs that upstream warns about, in its words.

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use minik_api::pod_annotations::MIRROR;
 use minik_api::resources::PODS;
 use minik_client::{Client, Error, Patch};
 use serde_json::{Value, json};
@@ -75,7 +76,7 @@ impl Mirrors {
                 "name": pod_name(&component.name, &self.node_name), "namespace": NAMESPACE,
                 "labels": {"component": component.name, "tier": "control-plane"},
                 "annotations": {
-                    (names::CONFIG_MIRROR): hash, (names::CONFIG_HASH): hash,
+                    (MIRROR): hash, (names::CONFIG_HASH): hash,
                     (names::CONFIG_SOURCE): "file", (names::CONFIG_SEEN): started,
                 },
                 "ownerReferences": [{

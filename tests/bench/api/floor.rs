@@ -18,7 +18,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use minik_apiserver::streams::{Begun, Together};
+use minik_apiserver::streams::{Begun, CHUNK_BYTES, Together};
 use minik_client::{Body, BoxError, Client, Credentials, Endpoint, Remote};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
@@ -26,8 +26,6 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
-/// What is handed to the connection at once: as the API server's, it fills whole TLS records with the head of its frame.
-const CHUNK_BYTES: usize = (64 << 10) - 9;
 const CHUNK: Bytes = Bytes::from_static(&[b'x'; CHUNK_BYTES]);
 
 /// The file is written full of zeros before, as a journal is: to overwrite a block is cheaper than to be given one.
