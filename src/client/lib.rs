@@ -12,6 +12,7 @@ mod driver;
 mod error;
 mod events;
 mod execute;
+mod http2;
 mod kubeconfig;
 mod leader;
 mod object;

@@ -5,20 +5,15 @@
 //! Never: tries a request again that may have reached the server.
 
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, Uri, header, uri};
-use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -28,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use crate::error::{ConfigError, TransportError};
+use crate::http2::{Connection, Failure, Stream};
 use crate::kubeconfig::{Credentials, Endpoint};
 use crate::transport::{Body, BoxError, Transport};
 
@@ -35,13 +31,6 @@ const CONNECT_SECONDS_MAX: u64 = 10;
 /// Streams on one connection before another is opened. Go's servers allow 250 and, behind some proxies, 100; watches
 /// hold theirs for minutes, so staying below keeps ordinary requests from queueing behind them.
 const STREAMS_PER_CONNECTION: usize = 90;
-/// As client-go: a connection whose other side vanished is noticed within 45 s.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// A frame is read whole before it is handed on; larger ones than the default of 16 KiB spare a long list half its wake-ups.
-const FRAME_BYTES_MAX: u32 = 256 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// What is read from the socket at once; TLS by itself asks for 4 KiB at a time, and a long list is thousands of times that.
 const READ_BYTES: usize = 64 << 10;
 /// As client-go re-reads token files.
@@ -70,11 +59,6 @@ enum Token {
     None,
     Fixed(HeaderValue),
     File { path: PathBuf, read: Mutex<Option<(Instant, HeaderValue)>> },
-}
-
-struct Connection {
-    sender: http2::SendRequest<Full<Bytes>>,
-    streams: Arc<AtomicUsize>,
 }
 
 impl Remote {
@@ -130,15 +114,14 @@ impl Remote {
         }
     }
 
-    /// A living connection with room for one more stream, counted as taken.
-    fn existing(&self) -> Option<(http2::SendRequest<Full<Bytes>>, StreamGuard)> {
+    /// A stream on a living connection that has room for one more.
+    fn existing(&self) -> Option<Stream> {
         let mut connections = self.connections.lock();
-        connections.retain(|c| !c.sender.is_closed());
-        let free = connections.iter().find(|c| c.streams.load(Ordering::Relaxed) < STREAMS_PER_CONNECTION)?;
-        Some((free.sender.clone(), StreamGuard::new(&free.streams)))
+        connections.retain(|c| !c.is_closed());
+        connections.iter().find(|c| c.streams() < STREAMS_PER_CONNECTION).map(Connection::stream)
     }
 
-    async fn http2(&self, tls: &Tls) -> Result<(http2::SendRequest<Full<Bytes>>, StreamGuard), TransportError> {
+    async fn http2(&self, tls: &Tls) -> Result<Stream, TransportError> {
         if let Some(found) = self.existing() {
             return Ok(found);
         }
@@ -146,23 +129,11 @@ impl Remote {
         if let Some(found) = self.existing() {
             return Ok(found);
         }
-        let stream = self.handshake(tls, &tls.h2).await?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| TransportError::Connect { address: self.address(), source: e.into() })?;
-        // Ends when the last sender is dropped or the connection dies; an error shows in the requests on it.
-        tokio::spawn(connection);
-        let streams = Arc::new(AtomicUsize::new(0));
-        let guard = StreamGuard::new(&streams);
-        self.connections.lock().push(Connection { sender: sender.clone(), streams });
-        Ok((sender, guard))
+        let failed = |e: h2::Error| TransportError::Connect { address: self.address(), source: e.into() };
+        let connection = Connection::start(self.handshake(tls, &tls.h2).await?).await.map_err(failed)?;
+        let stream = connection.stream();
+        self.connections.lock().push(connection);
+        Ok(stream)
     }
 
     fn authorize(&self, request: &mut Request<Bytes>) -> Result<(), TransportError> {
@@ -184,13 +155,10 @@ impl Remote {
         let mut tries = 0;
         loop {
             tries += 1;
-            let (mut sender, guard) = self.http2(tls).await?;
-            match sender.send_request(request.clone().map(Full::new)).await {
-                Ok(response) => {
-                    return Ok(response.map(|body| Counted { body, _guard: guard }.boxed_unsync()));
-                }
-                Err(e) if e.is_canceled() && tries < TRIES_MAX => {}
-                Err(e) => return Err(TransportError::Send { source: e.into() }),
+            match self.http2(tls).await?.send(request.clone()).await {
+                Ok(response) => return Ok(response.map(BodyExt::boxed_unsync)),
+                Err(Failure::Ended(_)) if tries < TRIES_MAX => {}
+                Err(Failure::Ended(e) | Failure::Other(e)) => return Err(TransportError::Send { source: e.into() }),
             }
         }
     }
@@ -328,41 +296,5 @@ impl rustls::client::danger::ServerCertVerifier for TrustAnyone {
     }
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// One stream taken, until dropped.
-struct StreamGuard(Arc<AtomicUsize>);
-
-impl StreamGuard {
-    fn new(streams: &Arc<AtomicUsize>) -> StreamGuard {
-        streams.fetch_add(1, Ordering::Relaxed);
-        StreamGuard(streams.clone())
-    }
-}
-
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A body that holds its stream's place until it is read or dropped.
-struct Counted {
-    body: Incoming,
-    _guard: StreamGuard,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = BoxError;
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx).map_err(BoxError::from)
-    }
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
