@@ -13,6 +13,7 @@ use std::sync::Arc;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
+use crate::direct::DirectFile;
 use crate::error::Error;
 use crate::event::{Entry, Revision};
 use crate::journal::Journal;
@@ -56,7 +57,9 @@ pub(crate) fn open(path: &Path) -> Result<Loaded, Error> {
     // The database's lock is on both.
     let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file(path)?);
     let database = database.map_err(|e| Error::Open(format!("{}: {e}", path.display())))?;
-    load(database, Box::new(file(&path.with_extension("journal"))?), JOURNAL_BYTES_MAX)
+    let path = path.with_extension("journal");
+    let journal = DirectFile::new(file(&path)?, &path);
+    load(database, Box::new(journal), JOURNAL_BYTES_MAX)
 }
 
 /// Secrets are in it, so nobody else may read it, in whatever folder it lies.

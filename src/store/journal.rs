@@ -19,6 +19,9 @@ use crate::writer::Overlay;
 const FRAME: usize = 4 + 4;
 /// The revisions before and after.
 const SPAN: usize = 8 + 8;
+/// Whole blocks are written, so that they can go to the disk as they are. The last one is written again until it is full:
+/// by the same bytes up to where it ended, so that nothing is lost with what comes after them.
+pub(crate) const BLOCK_BYTES: usize = 4096;
 /// The file is written full of zeros this far ahead: to overwrite a block is cheaper than to be given one.
 const AHEAD_BYTES: usize = 1 << 20;
 const REMOVED: u8 = 0;
@@ -36,6 +39,7 @@ pub(crate) struct Journal {
     /// Where the next record begins.
     end: u64,
     length: u64,
+    /// What its last block holds so far.
     buffer: Vec<u8>,
 }
 
@@ -71,9 +75,10 @@ fn sized(out: &mut Vec<u8>, length: usize) -> &mut [u8] {
     &mut out[start..]
 }
 
+/// Adds a record.
 fn encode(out: &mut Vec<u8>, from: Revision, to: Revision, changes: &Overlay) -> std::io::Result<()> {
-    out.clear();
-    out.resize(FRAME, 0);
+    let start = out.len();
+    out.resize(start + FRAME, 0);
     out.extend(from.0.to_le_bytes());
     out.extend(to.0.to_le_bytes());
     for (key, entry) in changes {
@@ -83,10 +88,12 @@ fn encode(out: &mut Vec<u8>, from: Revision, to: Revision, changes: &Overlay) ->
             row::encode(entry, sized(out, row::length(entry)));
         }
     }
-    let length = u32::try_from(out.len() - FRAME).map_err(|_| std::io::Error::other("a commit of more than 4 GiB"))?;
-    let sum = crc32fast::hash(&out[FRAME..]);
-    out[..4].copy_from_slice(&length.to_le_bytes());
-    out[4..FRAME].copy_from_slice(&sum.to_le_bytes());
+    let record = &mut out[start..];
+    let length =
+        u32::try_from(record.len() - FRAME).map_err(|_| std::io::Error::other("a commit of more than 4 GiB"))?;
+    let sum = crc32fast::hash(&record[FRAME..]);
+    record[..4].copy_from_slice(&length.to_le_bytes());
+    record[4..FRAME].copy_from_slice(&sum.to_le_bytes());
     Ok(())
 }
 
@@ -123,22 +130,28 @@ impl Journal {
             end += size;
             records.push(record);
         }
-        Ok((Journal { file, end: end as u64, length, buffer: Vec::new() }, records))
+        let buffer = bytes[end - end % BLOCK_BYTES..end].to_vec();
+        Ok((Journal { file, end: end as u64, length, buffer }, records))
     }
 
     /// Returns when the changes are on disk.
     pub fn append(&mut self, from: Revision, to: Revision, changes: &Overlay) -> std::io::Result<()> {
+        let start = self.end - self.buffer.len() as u64;
         encode(&mut self.buffer, from, to, changes)?;
-        let end = self.end + self.buffer.len() as u64;
+        let filled = self.buffer.len();
+        self.buffer.resize(filled.next_multiple_of(BLOCK_BYTES), 0);
+        let end = start + self.buffer.len() as u64;
         if end > self.length {
             let length = end.next_multiple_of(AHEAD_BYTES as u64);
             self.file.set_len(length)?;
             self.file.write(end, &vec![0; (length - end) as usize])?;
             self.length = length;
         }
-        self.file.write(self.end, &self.buffer)?;
+        self.file.write(start, &self.buffer)?;
         self.file.sync_data()?;
-        self.end = end;
+        self.end = start + filled as u64;
+        self.buffer.truncate(filled);
+        self.buffer.drain(..filled - filled % BLOCK_BYTES);
         Ok(())
     }
 

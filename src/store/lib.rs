@@ -7,6 +7,7 @@
 //!
 //! A key is `segment/segment/...`. A prefix is empty (everything), ends in `/` (everything below), or is one key.
 
+mod direct;
 mod disk;
 #[cfg(test)]
 mod disk_tests;
