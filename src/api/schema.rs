@@ -94,6 +94,9 @@ struct FieldRow {
     extra: u16,
 }
 
+/// Of so many fields one is found soonest by looking at each: most names differ in their length already.
+const FEW: usize = 16;
+
 const POINTER: u8 = 1;
 const OMIT_EMPTY: u8 = 2;
 const OMIT_ZERO: u8 = 4;
@@ -148,10 +151,11 @@ impl Type {
     /// The type of a kind. `Status`, `DeleteOptions`, ... are known in every group and version.
     pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<Type> {
         let (stem, schema) = (package_stem(group), schema());
-        let package = schema.packages.iter().position(|p| {
-            let mut tail = p.path.rsplit('/');
-            tail.next() == Some(version) && tail.next() == Some(stem)
-        });
+        let is_it = |path: &str| {
+            let group = path.strip_suffix(version).and_then(|rest| rest.strip_suffix('/'));
+            group.and_then(|rest| rest.strip_suffix(stem)).is_some_and(|rest| rest.ends_with('/'))
+        };
+        let package = schema.packages.iter().position(|p| is_it(p.path));
         // A package whose name matches by its stem alone (`apps.example.com`) must not lend its types to others.
         let known = group.is_empty() || group.ends_with(".k8s.io") || !group.contains('.');
         package.filter(|_| known).and_then(|p| Type::in_package(p as u16, kind)).or_else(|| Type::meta(kind))
@@ -228,7 +232,11 @@ impl Type {
     }
     /// Where in [`Type::fields`] that field is.
     pub fn position(self, name: &str) -> Option<usize> {
-        self.row().by_name.binary_search_by(|f| f.name().cmp(name)).ok()
+        let fields = &self.row().by_name;
+        if fields.len() > FEW {
+            return fields.binary_search_by(|f| f.name().cmp(name)).ok();
+        }
+        fields.iter().position(|f| f.name() == name)
     }
     /// The names of the inlined types through which a field of that name came to be one of this type.
     pub fn embedding(self, field: &str) -> Vec<&'static str> {

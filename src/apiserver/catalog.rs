@@ -42,6 +42,11 @@ impl Served {
         Self { row, source, type_prefix, folder }
     }
 
+    /// Where all its objects live.
+    pub fn folder(&self) -> &str {
+        &self.folder
+    }
+
     /// Where an object lives; the same for all versions of a resource.
     pub fn key(&self, namespace: &str, name: &str) -> String {
         if self.row.is_namespaced() && !namespace.is_empty() {

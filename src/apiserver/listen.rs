@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::authn::x509::AskForCertificate;
 use crate::authn::{Authenticators, Peer};
+use crate::call::Remains;
 use crate::config::Tls;
 use crate::server::{BuildError, Core};
 use crate::streams::{Begun, Together};
@@ -167,7 +168,11 @@ where
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (core, peer) = (core.clone(), peer.clone());
         let request = request.map(|b| b.map_err(|e| Box::new(e) as crate::body::BoxError).boxed_unsync());
-        streams::apart(async move { pipeline::handle(&core, request, &peer).await })
+        streams::apart(async move {
+            let mut response = pipeline::handle(&core, request, &peer).await;
+            let remains = response.extensions_mut().remove::<Remains>();
+            (response, remains)
+        })
     });
     let begun = Begun::default();
     let mut builder = auto::Builder::new(begun.clone());

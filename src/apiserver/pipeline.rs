@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use minik_api::{Status, registry};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -28,7 +28,7 @@ use crate::route::RequestInfo;
 use crate::server::Core;
 use crate::{aggregation, connect, negotiate, nonresource, reply, rest, warnings};
 
-const AUDIT_ID: &str = "audit-id";
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// Boxed, because the API server also calls itself from inside a handler.
 pub fn handle<'a>(core: &'a Arc<Core>, request: Request<Body>, peer: &'a Peer) -> BoxFuture<'a, Response<Body>> {
@@ -40,7 +40,7 @@ async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Respo
     let (mut parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or(""));
     let info = RequestInfo::of(&parts.method, parts.uri.path(), &query);
-    let id = parts.headers.get(AUDIT_ID).cloned().unwrap_or_else(new_id);
+    let id = parts.headers.get(&AUDIT_ID).cloned().unwrap_or_else(new_id);
     let accept = Accept::of(&parts.headers, &query);
     let labels = Labels::of(&info);
     let in_flight = core.metrics.begin(&labels);
@@ -56,7 +56,10 @@ async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Respo
     let response = outcome.unwrap_or_else(|status| refused(&accept, &status));
     let mut response = followed.answered(response, lasts).await;
     let headers = response.headers_mut();
-    headers.insert(AUDIT_ID, id);
+    let mut id = id;
+    // It is another one each time, and would only drive out of HTTP/2's table what comes again.
+    id.set_sensitive(true);
+    headers.insert(&AUDIT_ID, id);
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
@@ -174,6 +177,7 @@ async fn admitted(
         trail,
         warnings: Mutex::default(),
         upgrade: Mutex::new(parts.extensions.remove::<hyper::upgrade::OnUpgrade>()),
+        left: Mutex::default(),
         info,
         query,
         user,
@@ -187,6 +191,7 @@ async fn admitted(
     for value in warnings::headers(&call.warnings.lock()) {
         response.headers_mut().append(header::WARNING, value);
     }
+    call.remain(&mut response);
     Ok(response)
 }
 

@@ -21,6 +21,7 @@ use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
 use futures::{FutureExt, Stream};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, coop};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,9 +31,27 @@ pub const CHUNK_BYTES: usize = (64 << 10) - 9;
 /// A fault in one body must not take the connection's other streams with it.
 type Running = BoxFuture<'static, Result<(), Box<dyn Any + Send>>>;
 
-/// The work for one request, which may keep a thread busy while the connection goes on.
-pub async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JoinError> {
-    AbortOnDropHandle::new(tokio::spawn(work)).await
+/// The work for one request, which may keep a thread busy while the connection goes on. What remains of it is dropped when
+/// the answer had its turn to go out.
+pub async fn apart<T: Send + 'static, R: Send + 'static>(
+    work: impl Future<Output = (T, R)> + Send + 'static,
+) -> Result<T, JoinError> {
+    let (done, answer) = oneshot::channel();
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        let (answer, remains) = work.await;
+        // Nobody waits any more if the client has gone.
+        let _ = done.send(answer);
+        tokio::task::yield_now().await;
+        drop(remains);
+    }));
+    match answer.await {
+        Ok(answer) => {
+            task.detach();
+            Ok(answer)
+        }
+        // It ended without one.
+        Err(_) => task.await.map(|()| unreachable!("it sends its answer before it ends")),
+    }
 }
 
 /// Streams that a connection has begun and that nobody runs yet.
@@ -177,7 +196,7 @@ mod tests {
         let (near, far) = tokio::io::duplex(100_000);
         let service = service_fn(move |request: Request<Incoming>| {
             let work = answer(request.uri().path().to_string(), told.clone());
-            apart(async move { Response::new(work.await) })
+            apart(async move { (Response::new(work.await), ()) })
         });
         let begun = Begun::default();
         let connection = http2::Builder::new(begun.clone()).serve_connection(TokioIo::new(far), service);
@@ -246,6 +265,17 @@ mod tests {
         assert_eq!(heard.recv().await.as_deref(), Some("begun"));
         asked.abort();
         assert_eq!(heard.recv().await.as_deref(), Some("ended"));
+    }
+
+    #[tokio::test]
+    async fn what_remains_is_dropped_once_the_answer_is_on_its_way() {
+        let remains = Arc::new(());
+        let held = Arc::downgrade(&remains);
+        assert_eq!(apart(async move { ("answer", remains) }).await.expect("nothing fails"), "answer");
+        assert!(held.upgrade().is_some(), "no client waits for it");
+        while held.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

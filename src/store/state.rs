@@ -115,6 +115,10 @@ impl State {
         self.entries.get(key)
     }
 
+    pub fn may_have(&self, prefix: &str) -> bool {
+        self.folders.may_have(prefix)
+    }
+
     pub fn range(&self, range: &Range<'_>) -> Result<Page, Error> {
         let at = range.at.unwrap_or(self.revision);
         if at > self.revision {

@@ -89,6 +89,11 @@ impl Store {
         self.shared.state.read().get(key).cloned()
     }
 
+    /// Whether there is anything in the folder at the top in which such keys lie; cheaper than to look for it.
+    pub fn may_have(&self, prefix: &str) -> bool {
+        self.shared.state.read().may_have(prefix)
+    }
+
     pub fn range(&self, range: &Range<'_>) -> Result<Page, Error> {
         self.shared.state.read().range(range)
     }

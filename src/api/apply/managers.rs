@@ -4,10 +4,10 @@
 //! Called by: `apply`.
 //! Never: compares objects.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
-use super::Operation;
 use super::set::Set;
+use super::{Operation, Write};
 
 /// More update entries than these are folded into one.
 const UPDATERS_MAX: usize = 10;
@@ -57,21 +57,46 @@ impl Entry {
         Some(Entry { manager, operation, api_version, subresource, time, fields })
     }
 
-    fn encode(self) -> Value {
-        let mut entry = json!({
-            "manager": self.manager, "operation": self.operation.as_str(), "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1",
-        });
-        // The macro would copy them.
-        entry["fieldsV1"] = self.fields.into_json();
-        if let Some(time) = &self.time {
-            entry["time"] = time.as_str().into();
+    /// An entry of such an update.
+    pub fn of_update(write: &Write<'_>, fields: Set) -> Entry {
+        Entry {
+            manager: write.manager_name().into(),
+            operation: Operation::Update,
+            api_version: write.api_version.into(),
+            subresource: write.subresource.into(),
+            time: Some(write.now.into()),
+            fields,
+        }
+    }
+
+    fn encode(mut self) -> Value {
+        let fields = std::mem::take(&mut self.fields);
+        self.encode_with(fields.into_json())
+    }
+
+    fn encode_with(self, fields: Value) -> Value {
+        let mut entry = Map::new();
+        let mut put = |name: &str, value: Value| entry.insert(name.into(), value);
+        put("manager", self.manager.into());
+        put("operation", self.operation.as_str().into());
+        put("apiVersion", self.api_version.into());
+        put("fieldsType", "FieldsV1".into());
+        put("fieldsV1", fields);
+        if let Some(time) = self.time {
+            put("time", time.into());
         }
         if !self.subresource.is_empty() {
-            entry["subresource"] = self.subresource.as_str().into();
+            put("subresource", self.subresource.into());
         }
-        entry
+        Value::Object(entry)
     }
+}
+
+/// The only entry of an object that is new: these are the fields as the entry has them.
+pub fn write_first(object: &mut Value, write: &Write<'_>, fields: Map<String, Value>) {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    let entry = Entry::of_update(write, Set::default()).encode_with(Value::Object(fields));
+    metadata.insert("managedFields".into(), Value::Array(vec![entry]));
 }
 
 /// The entries of an object, of each manager its last; `None` when one of them cannot be read.

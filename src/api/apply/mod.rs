@@ -55,6 +55,12 @@ pub struct Write<'a> {
     pub ignored: &'a [&'a str],
 }
 
+impl<'a> Write<'a> {
+    fn manager_name(&self) -> &'a str {
+        if self.manager.is_empty() { "unknown" } else { self.manager }
+    }
+}
+
 /// The manager that what was there before the first apply belongs to.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 const KUBECTL: &str = "kubectl";
@@ -159,20 +165,25 @@ fn top_level(fields: &[&str]) -> Set {
 }
 
 /// Identity and what the server sets: never owned by anybody.
+const NOBODYS: [&str; 2] = ["apiVersion", "kind"];
+const NOBODYS_METADATA: [&str; 9] = [
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "clusterName",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+];
+
+/// The same, and `metadata` itself.
 fn stripped() -> &'static Set {
     static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
-        let mut set = top_level(&["apiVersion", "kind", "metadata"]);
-        for field in [
-            "name",
-            "namespace",
-            "creationTimestamp",
-            "selfLink",
-            "uid",
-            "clusterName",
-            "generation",
-            "managedFields",
-            "resourceVersion",
-        ] {
+        let mut set = top_level(&NOBODYS);
+        set.insert(&[set::field_edge("metadata")]);
+        for field in NOBODYS_METADATA {
             set.insert(&[set::field_edge("metadata"), set::field_edge(field)]);
         }
         set
@@ -205,7 +216,7 @@ enum Refusal {
 impl Applier<'_> {
     fn entry(&self, fields: Set) -> Entry {
         Entry {
-            manager: if self.write.manager.is_empty() { "unknown".into() } else { self.write.manager.into() },
+            manager: self.write.manager_name().into(),
             operation: Operation::Apply,
             api_version: self.write.api_version.into(),
             subresource: self.write.subresource.into(),
@@ -340,14 +351,7 @@ fn record(change: walk::Comparison, mut entries: Vec<Entry>, write: &Write<'_>) 
     if fields.is_empty() {
         return entries;
     }
-    let mine = Entry {
-        manager: if write.manager.is_empty() { "unknown".into() } else { write.manager.into() },
-        operation: Operation::Update,
-        api_version: write.api_version.into(),
-        subresource: write.subresource.into(),
-        time: Some(write.now.into()),
-        fields,
-    };
+    let mine = Entry::of_update(write, fields);
     match entries.iter_mut().find(|e| e.is_same_manager(&mine)) {
         Some(entry) => {
             entry.fields.absorb_all(mine.fields);
@@ -397,10 +401,16 @@ pub fn track_update_of(old: Option<&Value>, new: &mut Value, structure: Structur
         // Once nobody is known nobody is remembered, until the first apply.
         return;
     }
-    let change = match old {
-        Some(old) => walk::compare(structure, old, new),
-        None => walk::compare(structure, &empty_object(structure), new),
-    };
+    let empty = empty_object(structure);
+    if entries.is_empty() {
+        let mut creation = walk::Creation { ignored: write.ignored, keyless: false };
+        let fields = creation.fields(structure, &empty, new);
+        if !creation.keyless && !fields.is_empty() {
+            managers::write_first(new, write, fields);
+        }
+        return;
+    }
+    let change = walk::compare(structure, old.unwrap_or(&empty), new);
     if change.keyless {
         // Nobody can own what has no name, so that such a write leaves everybody as they were.
         return managers::keep(new, old);

@@ -18,6 +18,9 @@ pub struct Set {
     children: BTreeMap<String, Set>,
 }
 
+/// The place itself, among those below it.
+pub const MEMBER: &str = ".";
+
 pub fn field_edge(name: &str) -> String {
     // There is one for each field of each object that is written, and formatting costs several times as much.
     ["f:", name].concat()
@@ -48,9 +51,9 @@ impl Set {
         self.at(path).member = true;
     }
 
-    /// Adds a whole set below a place.
-    pub fn graft(&mut self, path: &[String], below: Set) {
-        self.at(path).absorb_all(below);
+    /// Puts a whole set in a place that had none.
+    pub fn put(&mut self, edge: String, below: Set) {
+        self.children.insert(edge, below);
     }
 
     fn at(&mut self, path: &[String]) -> &mut Set {
@@ -183,7 +186,7 @@ impl Set {
             let (member, inner) = (child.member, !child.children.is_empty());
             let mut below = child.into_json();
             if member && inner {
-                below["."] = Value::Object(Map::new());
+                below[MEMBER] = Value::Object(Map::new());
             }
             map.insert(edge, below);
         }
@@ -194,12 +197,12 @@ impl Set {
     pub fn from_json(fields: &Value) -> Option<Set> {
         let mut set = Set::default();
         for (edge, below) in fields.as_object()? {
-            if edge == "." {
+            if edge == MEMBER {
                 continue;
             }
             let map = below.as_object()?;
             let mut child = Set::from_json(below)?;
-            child.member = map.is_empty() || map.contains_key(".");
+            child.member = map.is_empty() || map.contains_key(MEMBER);
             set.children.insert(edge.clone(), child);
         }
         Some(set)

@@ -250,3 +250,64 @@ fn what_was_there_before_the_first_apply_has_an_owner_of_its_own() {
     let status = run(Some(&live), deployment(json!({"replicas": 4})), "me", false).unwrap_err();
     assert!(status.message.contains("\"before-first-apply\" using apps/v1"), "{}", status.message);
 }
+
+/// The quick way of a create and the general one: nobody may notice which was gone.
+#[test]
+fn a_creator_owns_what_a_comparison_with_nothing_finds() {
+    let schema = json!({"type": "object", "properties": {
+        "status": {"type": "object"},
+        "spec": {"type": "object", "properties": {
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                "items": {"type": "object", "properties": {"name": {"type": "string"}, "port": {"type": "integer"}}}},
+            "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "whole": {"type": "object", "x-kubernetes-map-type": "atomic"}}}}});
+    let metadata = json!({"name": "a", "namespace": "n", "uid": "u", "labels": {"l": "1"}, "annotations": {},
+        "ownerReferences": [{"uid": "1", "kind": "A"}], "finalizers": ["f", "f"], "creationTimestamp": null});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {}, "spec": {
+        "containers": [{"name": "c", "env": [{"name": "A"}, {"name": "A", "value": "2"}], "resources": {},
+            "ports": [{"containerPort": 80, "protocol": "TCP"}], "args": [], "command": null}],
+        "nodeSelector": {"a": "b"}, "tolerations": [{"key": "k"}], "volumes": [], "securityContext": {}}});
+    let custom = |spec: Value| json!({"apiVersion": "e/v1", "kind": "C", "metadata": metadata, "spec": spec, "status": {"s": 1}});
+    let named = Structure::named;
+    let cases = [
+        (named("io.k8s.api.core.v1.Pod"), pod.clone()),
+        (
+            named(DEPLOYMENT),
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "status": {"replicas": 1},
+            "spec": {"replicas": 1, "strategy": {"type": "Recreate"}, "template": {"metadata": {}, "spec": pod["spec"]}}}),
+        ),
+        (
+            named("io.k8s.api.core.v1.ConfigMap"),
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}),
+        ),
+        (
+            named("io.k8s.api.core.v1.Service"),
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata,
+            "spec": {"ports": [{"port": 1}, {"port": 1, "protocol": "UDP"}], "selector": {}}, "status": {"loadBalancer": {}}}),
+        ),
+        (
+            Structure::custom(&schema),
+            custom(json!({"ports": [{"name": "a", "port": 1}, {"name": "a"}], "tags": ["x", "x", "y"],
+            "whole": {"a": 1}, "unknown": [1]})),
+        ),
+        (Structure::custom(&schema), custom(json!({"ports": [{"port": 1}]}))),
+        (
+            Structure::custom(&schema),
+            json!({"apiVersion": "e/v1", "kind": "C", "metadata": {"name": "a"}, "spec": null}),
+        ),
+        (Structure::Unknown, custom(json!({"a": {}, "b": [], "c": {"d": [{}]}}))),
+    ];
+    for (structure, object) in cases {
+        for ignored in [&[][..], &["status"]] {
+            let write = Write { manager: "m", api_version: "v1", subresource: "", now: NOW, ignored };
+            let empty = empty_object(structure);
+            let change = walk::compare(structure, &empty, &object);
+            let keyless = change.keyless;
+            let expected = record(change, Vec::new(), &write).pop().map(|entry| entry.fields.into_json());
+            let mut creation = walk::Creation { ignored, keyless: false };
+            let fields = creation.fields(structure, &empty, &object);
+            assert_eq!(Some(Value::Object(fields)).filter(|f| f != &json!({})), expected, "{object}");
+            assert_eq!(creation.keyless, keyless, "{object}");
+        }
+    }
+}

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::set::{Set, field_edge, index_edge, key_edge, value_edge};
+use super::set::{MEMBER, Set, field_edge, index_edge, key_edge, value_edge};
+use super::{NOBODYS, NOBODYS_METADATA};
 use crate::structure::{Elements, Structure};
 
 type Path = Vec<String>;
@@ -238,9 +239,22 @@ impl Comparison {
 
 /// All but the managed fields themselves.
 pub fn compare(structure: Structure<'_>, old: &Value, new: &Value) -> Comparison {
-    let mut comparison = Comparison::default();
-    diff(structure, old, new, &mut Vec::new(), &mut comparison);
-    comparison
+    diff(structure, old, new, Level::Root)
+}
+
+/// How deep a place lies, as far as that makes a difference.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Root,
+    /// Of an object.
+    Metadata,
+    Below,
+}
+
+impl Level {
+    fn of(self, field: &str) -> Level {
+        if self == Level::Root && field == "metadata" { Level::Metadata } else { Level::Below }
+    }
 }
 
 fn is_blank(value: &Value) -> bool {
@@ -252,21 +266,22 @@ fn is_blank(value: &Value) -> bool {
     }
 }
 
-fn diff(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Path, result: &mut Comparison) {
-    if is_blank(old) && is_blank(new) {
-        if !same(old, new) {
-            result.modified.insert(path);
-        }
-        return;
-    }
+fn diff(structure: Structure<'_>, old: &Value, new: &Value, level: Level) -> Comparison {
     let both = |is: fn(&Value) -> bool| [old, new].into_iter().all(|v| v.is_null() || is(v));
-    if both(Value::is_object) && (path.is_empty() || !is_leaf_map(structure)) {
-        diff_maps(structure, old, new, path, result);
+    if is_blank(old) && is_blank(new) {
+        leaf(old, new)
+    } else if both(Value::is_object) && (level == Level::Root || !is_leaf_map(structure)) {
+        diff_maps(structure, old, new, level)
     } else if both(Value::is_array) && structure.elements() != Elements::Atomic {
-        diff_lists(structure, old, new, path, result);
-    } else if !same(old, new) {
-        result.modified.insert(path);
+        diff_lists(structure, old, new)
+    } else {
+        leaf(old, new)
     }
+}
+
+fn leaf(old: &Value, new: &Value) -> Comparison {
+    let modified = if same(old, new) { Set::default() } else { Set::place([]) };
+    Comparison { modified, ..Comparison::default() }
 }
 
 fn same(a: &Value, b: &Value) -> bool {
@@ -276,22 +291,31 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// A field or an element that one of the two may lack.
-fn diff_child(
-    structure: Structure<'_>,
-    edge: String,
-    (old, new): (Option<&Value>, Option<&Value>),
-    path: &mut Path,
-    result: &mut Comparison,
-) {
-    path.push(edge);
-    match (old, new) {
-        (Some(old), Some(new)) => diff(structure, old, new, path, result),
-        (None, Some(new)) => result.added.graft(path, whole(structure, new, &mut result.keyless)),
-        (Some(old), None) => result.removed.graft(path, whole(structure, old, &mut result.keyless)),
-        (None, None) => {}
+impl Comparison {
+    /// Adds how a field or an element differs, which one of the two may lack.
+    fn child(
+        &mut self,
+        structure: Structure<'_>,
+        edge: String,
+        (old, new): (Option<&Value>, Option<&Value>),
+        level: Level,
+    ) {
+        match (old, new) {
+            (Some(old), Some(new)) => self.below(edge, diff(structure, old, new, level)),
+            (None, Some(new)) => self.added.put(edge, whole(structure, new, &mut self.keyless)),
+            (Some(old), None) => self.removed.put(edge, whole(structure, old, &mut self.keyless)),
+            (None, None) => {}
+        }
     }
-    path.pop();
+
+    fn below(&mut self, edge: String, found: Comparison) {
+        self.keyless |= found.keyless;
+        let sets =
+            [(&mut self.added, found.added), (&mut self.modified, found.modified), (&mut self.removed, found.removed)];
+        for (all, some) in sets.into_iter().filter(|(_, some)| !some.is_empty()) {
+            all.put(edge.clone(), some);
+        }
+    }
 }
 
 /// A value that is new, or gone, with everything in it.
@@ -311,23 +335,25 @@ fn whole(structure: Structure<'_>, value: &Value, keyless: &mut bool) -> Set {
     }
 }
 
-fn diff_maps(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Path, result: &mut Comparison) {
+fn diff_maps(structure: Structure<'_>, old: &Value, new: &Value, level: Level) -> Comparison {
     let empty = Map::new();
     let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
-    let in_metadata = matches!(path.as_slice(), [only] if only == "f:metadata");
+    let mut result = Comparison::default();
     let gone = old.keys().filter(|k| !new.contains_key(*k));
-    for key in gone.chain(new.keys()).filter(|k| !(in_metadata && *k == "managedFields")) {
+    for key in gone.chain(new.keys()).filter(|k| !(level == Level::Metadata && *k == "managedFields")) {
         let sides = (old.get(key), new.get(key));
         // Most of an object stays as it is, and equal trees have no differences whatever their schema.
         if sides.0 != sides.1 {
-            diff_child(structure.child(key), field_edge(key), sides, path, result);
+            result.child(structure.child(key), field_edge(key), sides, level.of(key));
         }
     }
+    result
 }
 
-fn diff_lists(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Path, result: &mut Comparison) {
+fn diff_lists(structure: Structure<'_>, old: &Value, new: &Value) -> Comparison {
     let elements = structure.elements();
     let items = |list| Value::as_array(list).map_or(&[][..], Vec::as_slice);
+    let mut result = Comparison::default();
     let mut by_edge = |list| -> BTreeMap<String, &Value> {
         edges_noting(structure, &elements, items(list), &mut result.keyless).into_iter().collect()
     };
@@ -336,7 +362,106 @@ fn diff_lists(structure: Structure<'_>, old: &Value, new: &Value, path: &mut Pat
     for edge in gone.chain(after.keys()) {
         let sides = (before.get(edge).copied(), after.get(edge).copied());
         if sides.0 != sides.1 {
-            diff_child(structure.element(), edge.clone(), sides, path, result);
+            result.child(structure.element(), edge.clone(), sides, Level::Below);
+        }
+    }
+    result
+}
+
+/// What the creator of an object owns, as an entry spells it: `compare` with what Go writes of nothing, less what nobody
+/// owns. Most writes are creates, and the sets of a comparison would cost them several times as much.
+pub struct Creation<'a> {
+    pub ignored: &'a [&'a str],
+    /// An element of a keyed list lacks its key.
+    pub keyless: bool,
+}
+
+impl Creation<'_> {
+    pub fn fields(&mut self, structure: Structure<'_>, zero: &Value, new: &Value) -> Map<String, Value> {
+        self.inside(structure, zero, new, Level::Root).unwrap_or_default()
+    }
+
+    /// Of a place that has a value without anybody saying so; `None` when nobody says more.
+    fn inside(
+        &mut self,
+        structure: Structure<'_>,
+        zero: &Value,
+        new: &Value,
+        level: Level,
+    ) -> Option<Map<String, Value>> {
+        let both = |is: fn(&Value) -> bool| [zero, new].into_iter().all(|v| v.is_null() || is(v));
+        let found = if is_blank(zero) && is_blank(new) {
+            return (!same(zero, new)).then(Map::new);
+        } else if both(Value::is_object) && (level == Level::Root || !is_leaf_map(structure)) {
+            self.of_map(structure, zero.as_object(), new, level)
+        } else if both(Value::is_array) && structure.elements() != Elements::Atomic {
+            let items = new.as_array().map_or(&[][..], Vec::as_slice);
+            let edges = edges_noting(structure, &structure.elements(), items, &mut self.keyless);
+            self.of_list(structure, edges.into_iter().map(|(edge, item)| (edge, Some(item))).collect())
+        } else {
+            return (!same(zero, new)).then(Map::new);
+        };
+        (!found.is_empty()).then_some(found)
+    }
+
+    fn of_map(
+        &mut self,
+        structure: Structure<'_>,
+        zeros: Option<&Map<String, Value>>,
+        new: &Value,
+        level: Level,
+    ) -> Map<String, Value> {
+        let mut found = Map::new();
+        for (key, value) in new.as_object().into_iter().flatten() {
+            let zero = zeros.and_then(|zeros| zeros.get(key));
+            if zero == Some(value) {
+                continue;
+            }
+            let (child, below) = (structure.child(key), level.of(key));
+            let fields = match zero {
+                Some(zero) => self.inside(child, zero, value, below),
+                None => self.whole(child, value, below),
+            };
+            if let Some(fields) = fields.filter(|_| self.can_be_owned(level, key)) {
+                found.insert(field_edge(key), Value::Object(fields));
+            }
+        }
+        found
+    }
+
+    fn of_list(&mut self, structure: Structure<'_>, elements: Vec<(String, Option<&Value>)>) -> Map<String, Value> {
+        let mut found = Map::new();
+        for (edge, item) in elements {
+            let fields = item.and_then(|item| self.whole(structure.element(), item, Level::Below));
+            found.insert(edge, Value::Object(fields.unwrap_or_default()));
+        }
+        found
+    }
+
+    /// Of a place that had nothing, which itself is owned.
+    fn whole(&mut self, structure: Structure<'_>, value: &Value, level: Level) -> Option<Map<String, Value>> {
+        let mut found = match value {
+            Value::Object(_) if !is_leaf_map(structure) => self.of_map(structure, None, value, level),
+            Value::Array(items) if !items.is_empty() && structure.elements() != Elements::Atomic => {
+                let elements = single(structure, items, &mut self.keyless);
+                self.of_list(structure, elements)
+            }
+            _ => Map::new(),
+        };
+        if level == Level::Metadata {
+            return (!found.is_empty()).then_some(found);
+        }
+        if !found.is_empty() {
+            found.insert(MEMBER.into(), Value::Object(Map::new()));
+        }
+        Some(found)
+    }
+
+    fn can_be_owned(&self, level: Level, field: &str) -> bool {
+        match level {
+            Level::Root => !NOBODYS.contains(&field) && !self.ignored.contains(&field),
+            Level::Metadata => !NOBODYS_METADATA.contains(&field),
+            Level::Below => true,
         }
     }
 }

@@ -112,12 +112,17 @@ fn told(group: &str, errors: Errors) -> Vec<FieldError> {
 }
 
 fn metadata_of_new(group: &str, version: &str, kind: &str, at: &At<'_>, errors: &mut Errors) {
-    let (of_definition, of_service) = (definition::name(at.value), others::api_service_name(at.value));
-    let spec = at.get("spec");
+    let (of_definition, of_service);
     let rule = match kind {
-        "CustomResourceDefinition" => NameRule::Definition(&of_definition),
-        "APIService" => NameRule::ApiService(&of_service),
-        "ClusterTrustBundle" => NameRule::TrustBundle(spec.value["signerName"].as_str().unwrap_or_default()),
+        "CustomResourceDefinition" => {
+            of_definition = definition::name(at.value);
+            NameRule::Definition(&of_definition)
+        }
+        "APIService" => {
+            of_service = others::api_service_name(at.value);
+            NameRule::ApiService(&of_service)
+        }
+        "ClusterTrustBundle" => NameRule::TrustBundle(at.value["spec"]["signerName"].as_str().unwrap_or_default()),
         _ => name_rule(group, kind),
     };
     metadata::create(at, rule, finalizer_rule(group, kind), is_namespaced(group, version, kind), errors);

@@ -30,6 +30,10 @@ fn parse(text: &str) -> Option<Timestamp> {
 }
 
 pub fn format_seconds(time: Timestamp) -> String {
+    // Each write has some of them, and a layout is to be read before it is followed.
+    if time.as_second() >= 0 {
+        return Timestamp::from_second(time.as_second()).expect("it was one before").to_string();
+    }
     strtime::format("%Y-%m-%dT%H:%M:%SZ", time).expect("the format has no directive that can fail in UTC")
 }
 

@@ -45,6 +45,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::authn::UserInfo;
+use crate::call::WriteOptions;
 use crate::catalog::Served;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,27 @@ impl Operation {
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
             Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// What a request asks besides its object.
+#[derive(Clone, Debug)]
+pub enum Options {
+    Write(WriteOptions),
+    /// `DeleteOptions`, as they were sent.
+    Delete(Value),
+    /// A connect has none.
+    None,
+}
+
+impl Options {
+    /// With `kind` and `apiVersion`.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Write(options) => options.to_json(),
+            Self::Delete(options) => options.clone(),
+            Self::None => Value::Null,
         }
     }
 }
@@ -88,8 +110,7 @@ pub struct Review {
     pub old: Arc<Value>,
     /// A policy or a webhook wrote into `object` what nobody has read into its type yet.
     pub rewritten: bool,
-    /// `CreateOptions`, `UpdateOptions`, `PatchOptions` or `DeleteOptions` with `kind` and `apiVersion`.
-    pub options: Value,
+    pub options: Options,
     pub dry_run: bool,
     /// Texts of `Warning` headers, in the order they came up.
     pub warnings: Mutex<Vec<String>>,
@@ -184,7 +205,7 @@ mod fixture {
             object,
             old: Arc::new(Value::Null),
             rewritten: false,
-            options: Value::Null,
+            options: Options::None,
             dry_run: false,
             warnings: Mutex::default(),
             annotations: Mutex::default(),

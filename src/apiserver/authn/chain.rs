@@ -75,7 +75,7 @@ impl Authenticators {
         }
     }
 
-    fn certificate(&self, peer: &Peer, now: i64) -> Option<Result<UserInfo, ()>> {
+    fn certificate(&self, peer: &Peer, now: i64) -> Option<Result<Arc<UserInfo>, ()>> {
         let clients = self.clients.as_ref()?;
         let leaf = peer.certificates.first()?;
         let subject = peer.subject()?;
@@ -83,7 +83,8 @@ impl Authenticators {
             return Some(Err(()));
         }
         // A certificate without a name is nobody in particular.
-        (!subject.common_name.is_empty()).then(|| Ok(x509::user(leaf, subject)))
+        let user = || Arc::new(authenticated(x509::user(leaf, subject)));
+        (!subject.common_name.is_empty()).then(|| Ok(peer.user.get_or_init(user).clone()))
     }
 
     fn front_proxy(&self, headers: &http::HeaderMap, peer: &Peer, now: i64) -> Option<UserInfo> {
@@ -118,7 +119,7 @@ impl Authenticator for Authenticators {
         let bearer = take_bearer(&mut request.headers);
         let mut refused = false;
         match self.certificate(peer, now.as_second()) {
-            Some(Ok(user)) => return Ok(Arc::new(authenticated(user))),
+            Some(Ok(user)) => return Ok(user),
             Some(Err(())) => refused = true,
             None => {}
         }

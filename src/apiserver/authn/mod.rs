@@ -32,6 +32,8 @@ pub struct Peer {
     pub certificates: Arc<Vec<Vec<u8>>>,
     pub(crate) subject: Arc<OnceLock<Option<x509::Subject>>>,
     pub(crate) vouched: Arc<OnceLock<bool>>,
+    /// Whom the first certificate names.
+    pub(crate) user: Arc<OnceLock<Arc<UserInfo>>>,
 }
 
 impl Peer {

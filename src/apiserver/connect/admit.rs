@@ -11,7 +11,7 @@ use minik_api::registry::GroupVersionKind;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::admission::{Operation, Review};
+use crate::admission::{Operation, Options, Review};
 use crate::authn::UserInfo;
 use crate::query::Query;
 use crate::route::RequestInfo;
@@ -36,7 +36,7 @@ pub async fn admit(core: &Core, info: &RequestInfo, query: &Query, user: &Arc<Us
         object: options(kind, info, query),
         old: Arc::new(Value::Null),
         rewritten: false,
-        options: Value::Null,
+        options: Options::None,
         dry_run: false,
         warnings: Mutex::default(),
         annotations: Mutex::default(),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use self::classify::{Schema, Table};
 use self::seats::{Admitted, Seat, Seats};
@@ -88,9 +88,12 @@ impl Fairness {
     }
 }
 
+static FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+static PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+
 fn tell(headers: &mut HeaderMap, schema: &Schema, level_uid: &HeaderValue) {
-    headers.insert("x-kubernetes-pf-flowschema-uid", schema.uid.clone());
-    headers.insert("x-kubernetes-pf-prioritylevel-uid", level_uid.clone());
+    headers.insert(&FLOW_SCHEMA, schema.uid.clone());
+    headers.insert(&PRIORITY_LEVEL, level_uid.clone());
 }
 
 impl Turn {

@@ -12,7 +12,7 @@ use minik_api::{Status, decode};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::admission::{Operation, Review};
+use crate::admission::{Operation, Options, Review};
 use crate::call::Call;
 use crate::server::Core;
 
@@ -23,7 +23,7 @@ pub struct Subject {
     pub name: String,
     pub object: Value,
     pub old: Arc<Value>,
-    pub options: Value,
+    pub options: Options,
     pub dry_run: bool,
 }
 

@@ -11,7 +11,7 @@ use minik_api::{FieldError, Status, object};
 use minik_store::Error;
 use serde_json::{Value, json};
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::body::Body;
 use crate::call::{Call, WriteOptions, now};
 use crate::rest::admit::{self, Subject};
@@ -39,7 +39,7 @@ pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
             name: name.clone(),
             object: binding,
             old: Arc::new(Value::Null),
-            options: options.to_json(),
+            options: Options::Write(options.clone()),
             dry_run: options.dry_run,
         },
     );

@@ -16,7 +16,7 @@ use rand::Rng;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::body::Body;
 use crate::call::{Call, WriteOptions, now};
 use crate::catalog::Served;
@@ -160,7 +160,7 @@ fn subject(call: &Call, options: &WriteOptions, object: Value) -> Subject {
         name: object::name(&object).to_string(),
         object,
         old: Arc::new(Value::Null),
-        options: options.to_json(),
+        options: Options::Write(options.clone()),
         dry_run: options.dry_run,
     }
 }
@@ -210,7 +210,9 @@ async fn attempt(
         let is_taken = core.store.get(&key).is_some();
         return if is_taken { Err(taken(core, call, &name)) } else { Ok(Some(Outcome::Shown(tree))) };
     }
-    let value = stored::encode(&to_stored(core, call, tree).await?);
+    let tree = to_stored(core, call, tree).await?;
+    let value = stored::encode(&tree);
+    call.leave(tree);
     writes.insert(0, Write::Create { key: key.clone(), value });
     match core.write(&call.served, writes).await {
         Ok(mut entries) => {

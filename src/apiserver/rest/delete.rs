@@ -16,7 +16,7 @@ use minik_api::{FieldError, Status, decode, object};
 use minik_store::{Entry, Error, Write};
 use serde_json::{Value, json};
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::body::Body;
 use crate::call::{Call, check_dry_run};
 use crate::catalog::Served;
@@ -388,7 +388,7 @@ async fn admit(
             name: name.into(),
             object: Value::Null,
             old: old.clone(),
-            options: options.tree.clone(),
+            options: Options::Delete(options.tree.clone()),
             dry_run: options.dry_run,
         },
     );

@@ -13,7 +13,7 @@ use minik_api::{Status, object};
 use minik_store::{Entry, Error, Range};
 use serde_json::Value;
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::body::Body;
 use crate::call::{Call, now};
 use crate::rest::admit::{self, Subject};
@@ -40,7 +40,7 @@ pub async fn create(core: &Arc<Core>, call: &Call) -> Result<Response<Body>, Sta
             name: call.info.name.clone(),
             object: eviction,
             old: Arc::new(Value::Null),
-            options: options.to_json(),
+            options: Options::Write(options.clone()),
             dry_run: options.dry_run,
         },
     );

@@ -16,7 +16,7 @@ use minik_store::{Entry, Write};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::body::Body;
 use crate::call::{Call, WriteOptions, now};
 use crate::catalog::Served;
@@ -222,7 +222,7 @@ async fn admitted(core: &Arc<Core>, call: &Call, mut tree: Value) -> Result<Valu
         name: call.info.name.clone(),
         object: tree,
         old: Arc::new(Value::Null),
-        options: options.to_json(),
+        options: Options::Write(options.clone()),
         dry_run: options.dry_run,
     };
     let mut review = admit::review(call, subject);

@@ -14,7 +14,7 @@ use minik_store::{Entry, Error, Write};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::body::Body;
 use crate::call::{Call, WriteOptions, now};
 use crate::custom::conversion;
@@ -167,7 +167,7 @@ impl Change<'_> {
             name: call.info.name.clone(),
             object,
             old: old.clone(),
-            options: self.options.to_json(),
+            options: Options::Write(self.options.clone()),
             dry_run: self.options.dry_run,
         }
     }
@@ -231,7 +231,9 @@ impl Change<'_> {
             writes = special::release(call, old);
             writes.insert(0, Write::Delete { key, expected: Some(entry.modified) });
         } else {
-            let value = stored::encode(&to_stored(core, call, new).await?);
+            let new = to_stored(core, call, new).await?;
+            let value = stored::encode(&new);
+            call.leave(new);
             writes.insert(0, Write::Update { key, expected: entry.modified, value });
         }
         match core.write(&call.served, writes).await {

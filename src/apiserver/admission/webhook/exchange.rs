@@ -19,7 +19,7 @@ pub fn request(review: &Review, uid: &str) -> Value {
         "uid": uid, "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
         "operation": review.operation.as_str(), "userInfo": review.user.to_json(),
         "object": review.object, "oldObject": review.old.as_ref(), "dryRun": review.dry_run,
-        "options": review.options,
+        "options": review.options.to_json(),
     });
     for (key, text) in [
         ("name", &review.name),
