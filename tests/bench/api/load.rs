@@ -107,9 +107,26 @@ pub async fn schedule(server: &Server) -> Result<f64> {
 }
 
 /// How fast many requests were answered.
+#[derive(Clone, Default)]
 pub struct Pace {
-    pub per_second: f64,
-    pub p99_ms: f64,
+    times: Vec<Duration>,
+    took: Duration,
+}
+
+impl Pace {
+    pub fn per_second(&self) -> f64 {
+        self.times.len() as f64 / self.took.as_secs_f64()
+    }
+
+    pub fn p99_ms(&self) -> f64 {
+        percentile(self.times.clone(), 99)
+    }
+
+    /// Others that were sent later.
+    pub fn join(&mut self, later: Pace) {
+        self.times.extend(later.times);
+        self.took += later.took;
+    }
 }
 
 /// The value below which so many of a hundred lie, in milliseconds.
@@ -145,7 +162,7 @@ async fn paced(
     let begun = Instant::now();
     let times = futures::stream::iter(0..count).map(timed).buffer_unordered(in_flight).try_collect();
     let times: Vec<Duration> = tokio::spawn(times).await??;
-    Ok(Pace { per_second: count as f64 / begun.elapsed().as_secs_f64(), p99_ms: percentile(times, 99) })
+    Ok(Pace { times, took: begun.elapsed() })
 }
 
 pub async fn creates(client: &Client, path: &str, body: Bytes, count: usize, in_flight: usize) -> Result<Pace> {
@@ -153,10 +170,11 @@ pub async fn creates(client: &Client, path: &str, body: Bytes, count: usize, in_
     paced(client, count, in_flight, move |_| Ask { method: "POST", path: path.clone(), body: body.clone() }).await
 }
 
-/// Replaces these objects in turn, each time by other contents.
-pub async fn updates(client: &Client, names: &[String], count: usize, in_flight: usize) -> Result<Pace> {
+/// Replaces these objects in turn, each time by other contents; `before` is how often that was done already.
+pub async fn updates(client: &Client, names: &[String], before: usize, count: usize, in_flight: usize) -> Result<Pace> {
     let names = names.to_vec();
     let replace = move |index: usize| {
+        let index = before + index;
         let name = &names[index % names.len()];
         let body = json!({"metadata": {"name": name}, "data": {"round": index.to_string(), "rest": "x".repeat(400)}});
         Ask { method: "PUT", path: format!("{CONFIG_MAPS}/{name}"), body: body.to_string().into() }
