@@ -43,7 +43,7 @@ pub struct Call {
 
 /// What remains of a request when it has been answered; an answer carries it to whoever sends it.
 #[derive(Clone)]
-pub struct Remains(#[expect(dead_code, reason = "it is only dropped")] Arc<Call>);
+pub struct Answered(pub Arc<Call>);
 
 impl Call {
     pub fn warn(&self, text: impl Into<String>) {
@@ -61,7 +61,7 @@ impl Call {
 
     /// Goes with the answer.
     pub fn remain(self, answer: &mut Response<Body>) {
-        answer.extensions_mut().insert(Remains(Arc::new(self)));
+        answer.extensions_mut().insert(Answered(Arc::new(self)));
     }
 
     pub fn header(&self, name: http::HeaderName) -> &str {

@@ -21,7 +21,6 @@ use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
 use futures::{FutureExt, Stream};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 use tokio::task::{JoinError, coop};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -31,36 +30,31 @@ pub const CHUNK_BYTES: usize = (64 << 10) - 9;
 /// A fault in one body must not take the connection's other streams with it.
 type Running = BoxFuture<'static, Result<(), Box<dyn Any + Send>>>;
 
-/// The work for one request, which may keep a thread busy while the connection goes on. What remains of it is dropped when
-/// the answer had its turn to go out.
-pub async fn apart<T: Send + 'static, R: Send + 'static>(
-    work: impl Future<Output = (T, R)> + Send + 'static,
-) -> Result<T, JoinError> {
-    let (done, answer) = oneshot::channel();
-    let task = AbortOnDropHandle::new(tokio::spawn(async move {
-        let (answer, remains) = work.await;
-        // Nobody waits any more if the client has gone.
-        let _ = done.send(answer);
-        tokio::task::yield_now().await;
-        drop(remains);
-    }));
-    match answer.await {
-        Ok(answer) => {
-            task.detach();
-            Ok(answer)
-        }
-        // It ended without one.
-        Err(_) => task.await.map(|()| unreachable!("it sends its answer before it ends")),
+/// The work for one request, which may keep a thread busy while the connection goes on.
+pub async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JoinError> {
+    AbortOnDropHandle::new(tokio::spawn(work)).await
+}
+
+/// What is to be dropped.
+pub type Remains = Arc<dyn Any + Send + Sync>;
+
+/// Streams that a connection has begun and that nobody runs yet, and what remains of those that have been answered.
+#[derive(Clone, Default)]
+pub struct Begun {
+    streams: Arc<Mutex<Vec<Running>>>,
+    remains: Arc<Mutex<Vec<Remains>>>,
+}
+
+impl Begun {
+    /// Drops it when everything that can go out has gone: no client should wait while memory is given back.
+    pub fn drop_later(&self, remains: Remains) {
+        self.remains.lock().push(remains);
     }
 }
 
-/// Streams that a connection has begun and that nobody runs yet.
-#[derive(Clone, Default)]
-pub struct Begun(Arc<Mutex<Vec<Running>>>);
-
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Begun {
     fn execute(&self, stream: F) {
-        self.0.lock().push(AssertUnwindSafe(stream).catch_unwind().boxed());
+        self.streams.lock().push(AssertUnwindSafe(stream).catch_unwind().boxed());
     }
 }
 
@@ -104,13 +98,14 @@ impl<C: Future + Unpin> Future for Together<C> {
             {
                 return Poll::Ready(ended);
             }
-            let begun = std::mem::take(&mut *this.begun.0.lock());
+            let begun = std::mem::take(&mut *this.begun.streams.lock());
             if rung & STREAMS != 0 || !begun.is_empty() {
                 this.running.extend(begun);
                 let for_streams = &mut Context::from_waker(for_streams);
                 while let Poll::Ready(Some(_)) = Pin::new(&mut this.running).poll_next(for_streams) {}
             }
             if this.bell.leave() {
+                drop(std::mem::take(&mut *this.begun.remains.lock()));
                 return Poll::Pending;
             }
             if !coop::has_budget_remaining() {
@@ -196,7 +191,7 @@ mod tests {
         let (near, far) = tokio::io::duplex(100_000);
         let service = service_fn(move |request: Request<Incoming>| {
             let work = answer(request.uri().path().to_string(), told.clone());
-            apart(async move { (Response::new(work.await), ()) })
+            apart(async move { Response::new(work.await) })
         });
         let begun = Begun::default();
         let connection = http2::Builder::new(begun.clone()).serve_connection(TokioIo::new(far), service);
@@ -268,14 +263,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_remains_is_dropped_once_the_answer_is_on_its_way() {
-        let remains = Arc::new(());
+    async fn what_remains_is_dropped_before_the_connection_waits_again() {
+        let begun = Begun::default();
+        let mut together = Together::new(std::future::pending::<()>(), begun.clone());
+        let remains: Remains = Arc::new(());
         let held = Arc::downgrade(&remains);
-        assert_eq!(apart(async move { ("answer", remains) }).await.expect("nothing fails"), "answer");
-        assert!(held.upgrade().is_some(), "no client waits for it");
-        while held.upgrade().is_some() {
-            tokio::task::yield_now().await;
-        }
+        begun.drop_later(remains);
+        assert!(held.upgrade().is_some(), "not while there may be something to send");
+        assert!(futures::poll!(&mut together).is_pending());
+        assert!(held.upgrade().is_none());
     }
 
     #[tokio::test]
