@@ -5,11 +5,11 @@
 //! Called by: `main`, beside each list.
 //! Never: looks at what it is sent; the bytes of its answers are all the same.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use minik_apiserver::streams::{Begun, CHUNK_BYTES, Together};
 use minik_client::{Body, BoxError, Client, Credentials, Endpoint, Remote};
+use rustix::fs::OFlags;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use tokio::net::TcpListener;
@@ -30,6 +31,7 @@ const CHUNK: Bytes = Bytes::from_static(&[b'x'; CHUNK_BYTES]);
 
 /// The file is written full of zeros before, as a journal is: to overwrite a block is cheaper than to be given one.
 const FILE_BYTES: usize = 1 << 20;
+const BLOCK_BYTES: usize = 4096;
 
 pub struct Floor {
     pub client: Client,
@@ -64,10 +66,7 @@ impl Floor {
             .on_thread_start(leave_the_first)
             .enable_all()
             .build()?;
-        let mut file = tempfile::tempfile()?;
-        file.write_all(&vec![0; FILE_BYTES])?;
-        file.sync_all()?;
-        let journal = Arc::new(Journal { file, end: AtomicUsize::new(0) });
+        let journal = Arc::new(Journal::new()?);
         runtime.spawn(async move { serve(TcpListener::from_std(listener)?, acceptor, journal).await });
         Ok(Self { client, runtime: Some(runtime) })
     }
@@ -95,18 +94,32 @@ fn acceptor(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Result<Tl
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Where writes go, one after the other and over again.
+/// Where writes go, one after the other and over again: whole blocks, past the kernel's cache, as the store's journal.
 struct Journal {
     file: File,
     end: AtomicUsize,
+    room: Mutex<Vec<u8>>,
 }
 
 impl Journal {
+    fn new() -> Result<Self> {
+        let mut named = tempfile::NamedTempFile::new()?;
+        named.write_all(&vec![0; FILE_BYTES])?;
+        named.as_file().sync_all()?;
+        let flags = (OFlags::DIRECT | OFlags::DSYNC).bits() as i32;
+        let file = OpenOptions::new().write(true).custom_flags(flags).open(named.path());
+        let file = file.context("the folder of temporary files lies on a file system without direct writes")?;
+        Ok(Self { file, end: AtomicUsize::new(0), room: Mutex::default() })
+    }
+
     /// On the caller's thread, as a quick disk is waited for.
     fn append(&self, bytes: &[u8]) -> std::io::Result<()> {
-        let at = self.end.fetch_add(bytes.len(), Ordering::Relaxed) % (FILE_BYTES - bytes.len());
-        self.file.write_all_at(bytes, at as u64)?;
-        self.file.sync_data()
+        let at = self.end.fetch_add(bytes.len(), Ordering::Relaxed) % (FILE_BYTES - bytes.len() - BLOCK_BYTES);
+        let (start, length) = (at - at % BLOCK_BYTES, (at % BLOCK_BYTES + bytes.len()).next_multiple_of(BLOCK_BYTES));
+        let mut room = self.room.lock().expect("nobody fails while holding it");
+        room.resize(length + BLOCK_BYTES, b'x');
+        let aligned = room.as_ptr().align_offset(BLOCK_BYTES);
+        self.file.write_all_at(&room[aligned..aligned + length], start as u64)
     }
 }
 
