@@ -18,14 +18,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinError;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authn::x509::AskForCertificate;
 use crate::authn::{Authenticators, Peer};
-use crate::call::Answered;
 use crate::config::Tls;
 use crate::server::{BuildError, Core};
 use crate::streams::{Begun, Together};
@@ -166,20 +164,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = Arc::new(peer);
-    let begun = Begun::default();
-    let later = begun.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let (core, peer, later) = (core.clone(), peer.clone(), later.clone());
+        let (core, peer) = (core.clone(), peer.clone());
         let request = request.map(|b| b.map_err(|e| Box::new(e) as crate::body::BoxError).boxed_unsync());
-        let work = streams::apart(async move { pipeline::handle(&core, request, &peer).await });
-        async move {
-            let mut response = work.await?;
-            if let Some(Answered(call)) = response.extensions_mut().remove() {
-                later.drop_later(call);
-            }
-            Ok::<_, JoinError>(response)
-        }
+        streams::apart(async move { pipeline::handle(&core, request, &peer).await })
     });
+    let begun = Begun::default();
     let mut builder = auto::Builder::new(begun.clone());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder

@@ -116,7 +116,12 @@ impl StoredObjects {
         tree
     }
 
-    fn page(&self, prefix: &str) -> Vec<Entry> {
+    fn page(&self, served: &Served, namespace: &str) -> Vec<Entry> {
+        // Each write looks for webhooks, policies and quotas, and mostly there are none.
+        if !self.store.may_have(served.folder()) {
+            return Vec::new();
+        }
+        let prefix = &served.prefix(namespace);
         self.store.range(&Range { prefix, ..Range::default() }).map(|p| p.entries).unwrap_or_default()
     }
 
@@ -139,11 +144,7 @@ impl Objects for StoredObjects {
     fn list(&self, resource: ResourceId, namespace: &str) -> Vec<Arc<Value>> {
         let table = self.catalog.now();
         let Some(served) = table.by_id(resource) else { return Vec::new() };
-        // Each write looks for webhooks, policies and quotas, and mostly there are none.
-        if !self.store.may_have(served.folder()) {
-            return Vec::new();
-        }
-        self.trees(served, &self.page(&served.prefix(namespace)))
+        self.trees(served, &self.page(served, namespace))
     }
 
     fn list_kind(&self, api_version: &str, kind: &str, namespace: &str) -> Option<KindList> {
@@ -151,8 +152,8 @@ impl Objects for StoredObjects {
         let table = self.catalog.now();
         let served = table.by_kind(group, version, kind)?;
         let namespaced = served.row.is_namespaced();
-        let prefix = served.prefix(if namespaced { namespace } else { "" });
-        Some(KindList { namespaced, objects: self.trees(served, &self.page(&prefix)) })
+        let entries = self.page(served, if namespaced { namespace } else { "" });
+        Some(KindList { namespaced, objects: self.trees(served, &entries) })
     }
 
     fn follow_where(&self, resource: ResourceId, wanted: fn(&[u8]) -> bool) -> Follow {

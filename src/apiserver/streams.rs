@@ -35,26 +35,13 @@ pub async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'st
     AbortOnDropHandle::new(tokio::spawn(work)).await
 }
 
-/// What is to be dropped.
-pub type Remains = Arc<dyn Any + Send + Sync>;
-
-/// Streams that a connection has begun and that nobody runs yet, and what remains of those that have been answered.
+/// Streams that a connection has begun and that nobody runs yet.
 #[derive(Clone, Default)]
-pub struct Begun {
-    streams: Arc<Mutex<Vec<Running>>>,
-    remains: Arc<Mutex<Vec<Remains>>>,
-}
-
-impl Begun {
-    /// Drops it when everything that can go out has gone: no client should wait while memory is given back.
-    pub fn drop_later(&self, remains: Remains) {
-        self.remains.lock().push(remains);
-    }
-}
+pub struct Begun(Arc<Mutex<Vec<Running>>>);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Begun {
     fn execute(&self, stream: F) {
-        self.streams.lock().push(AssertUnwindSafe(stream).catch_unwind().boxed());
+        self.0.lock().push(AssertUnwindSafe(stream).catch_unwind().boxed());
     }
 }
 
@@ -98,14 +85,13 @@ impl<C: Future + Unpin> Future for Together<C> {
             {
                 return Poll::Ready(ended);
             }
-            let begun = std::mem::take(&mut *this.begun.streams.lock());
+            let begun = std::mem::take(&mut *this.begun.0.lock());
             if rung & STREAMS != 0 || !begun.is_empty() {
                 this.running.extend(begun);
                 let for_streams = &mut Context::from_waker(for_streams);
                 while let Poll::Ready(Some(_)) = Pin::new(&mut this.running).poll_next(for_streams) {}
             }
             if this.bell.leave() {
-                drop(std::mem::take(&mut *this.begun.remains.lock()));
                 return Poll::Pending;
             }
             if !coop::has_budget_remaining() {
@@ -260,18 +246,6 @@ mod tests {
         assert_eq!(heard.recv().await.as_deref(), Some("begun"));
         asked.abort();
         assert_eq!(heard.recv().await.as_deref(), Some("ended"));
-    }
-
-    #[tokio::test]
-    async fn what_remains_is_dropped_before_the_connection_waits_again() {
-        let begun = Begun::default();
-        let mut together = Together::new(std::future::pending::<()>(), begun.clone());
-        let remains: Remains = Arc::new(());
-        let held = Arc::downgrade(&remains);
-        begun.drop_later(remains);
-        assert!(held.upgrade().is_some(), "not while there may be something to send");
-        assert!(futures::poll!(&mut together).is_pending());
-        assert!(held.upgrade().is_none());
     }
 
     #[tokio::test]

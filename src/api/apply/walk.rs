@@ -266,22 +266,35 @@ fn is_blank(value: &Value) -> bool {
     }
 }
 
-fn diff(structure: Structure<'_>, old: &Value, new: &Value, level: Level) -> Comparison {
-    let both = |is: fn(&Value) -> bool| [old, new].into_iter().all(|v| v.is_null() || is(v));
-    if is_blank(old) && is_blank(new) {
-        leaf(old, new)
-    } else if both(Value::is_object) && (level == Level::Root || !is_leaf_map(structure)) {
-        diff_maps(structure, old, new, level)
-    } else if both(Value::is_array) && structure.elements() != Elements::Atomic {
-        diff_lists(structure, old, new)
-    } else {
-        leaf(old, new)
+/// As what two values of one place are compared.
+enum Compared {
+    Leaves,
+    Maps,
+    Lists,
+}
+
+impl Compared {
+    fn of(structure: Structure<'_>, old: &Value, new: &Value, level: Level) -> Compared {
+        let both = |is: fn(&Value) -> bool| [old, new].into_iter().all(|v| v.is_null() || is(v));
+        if is_blank(old) && is_blank(new) {
+            Compared::Leaves
+        } else if both(Value::is_object) && (level == Level::Root || !is_leaf_map(structure)) {
+            Compared::Maps
+        } else if both(Value::is_array) && structure.elements() != Elements::Atomic {
+            Compared::Lists
+        } else {
+            Compared::Leaves
+        }
     }
 }
 
-fn leaf(old: &Value, new: &Value) -> Comparison {
-    let modified = if same(old, new) { Set::default() } else { Set::place([]) };
-    Comparison { modified, ..Comparison::default() }
+fn diff(structure: Structure<'_>, old: &Value, new: &Value, level: Level) -> Comparison {
+    match Compared::of(structure, old, new, level) {
+        Compared::Maps => diff_maps(structure, old, new, level),
+        Compared::Lists => diff_lists(structure, old, new),
+        Compared::Leaves if same(old, new) => Comparison::default(),
+        Compared::Leaves => Comparison { modified: Set::place([]), ..Comparison::default() },
+    }
 }
 
 fn same(a: &Value, b: &Value) -> bool {
@@ -389,17 +402,14 @@ impl Creation<'_> {
         new: &Value,
         level: Level,
     ) -> Option<Map<String, Value>> {
-        let both = |is: fn(&Value) -> bool| [zero, new].into_iter().all(|v| v.is_null() || is(v));
-        let found = if is_blank(zero) && is_blank(new) {
-            return (!same(zero, new)).then(Map::new);
-        } else if both(Value::is_object) && (level == Level::Root || !is_leaf_map(structure)) {
-            self.of_map(structure, zero.as_object(), new, level)
-        } else if both(Value::is_array) && structure.elements() != Elements::Atomic {
-            let items = new.as_array().map_or(&[][..], Vec::as_slice);
-            let edges = edges_noting(structure, &structure.elements(), items, &mut self.keyless);
-            self.of_list(structure, edges.into_iter().map(|(edge, item)| (edge, Some(item))).collect())
-        } else {
-            return (!same(zero, new)).then(Map::new);
+        let found = match Compared::of(structure, zero, new, level) {
+            Compared::Maps => self.of_map(structure, zero.as_object(), new, level),
+            Compared::Lists => {
+                let items = new.as_array().map_or(&[][..], Vec::as_slice);
+                let edges = edges_noting(structure, &structure.elements(), items, &mut self.keyless);
+                self.of_list(structure, edges.into_iter().map(|(edge, item)| (edge, Some(item))).collect())
+            }
+            Compared::Leaves => return (!same(zero, new)).then(Map::new),
         };
         (!found.is_empty()).then_some(found)
     }
