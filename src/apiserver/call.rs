@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use minik_api::registry::GroupVersionKind;
@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 
 use crate::audit::Trail;
 use crate::authn::UserInfo;
-use crate::body::Body;
 use crate::catalog::Served;
 use crate::negotiate::Accept;
 use crate::query::Query;
@@ -37,13 +36,7 @@ pub struct Call {
     pub upgrade: Mutex<Option<OnUpgrade>>,
     /// What the audit log is told of this request.
     pub trail: Option<Arc<Trail>>,
-    /// Trees that nobody needs any more. To give their memory back is a part of the work that no client should wait for.
-    pub left: Mutex<Vec<Value>>,
 }
-
-/// What remains of a request when it has been answered; an answer carries it to whoever sends it.
-#[derive(Clone)]
-pub struct Answered(pub Arc<Call>);
 
 impl Call {
     pub fn warn(&self, text: impl Into<String>) {
@@ -52,16 +45,6 @@ impl Call {
         if !warnings.contains(&text) {
             warnings.push(text);
         }
-    }
-
-    /// Keeps a tree that is not needed any more until the request has been answered.
-    pub fn leave(&self, tree: Value) {
-        self.left.lock().push(tree);
-    }
-
-    /// Goes with the answer.
-    pub fn remain(self, answer: &mut Response<Body>) {
-        answer.extensions_mut().insert(Answered(Arc::new(self)));
     }
 
     pub fn header(&self, name: http::HeaderName) -> &str {

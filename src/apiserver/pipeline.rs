@@ -40,7 +40,7 @@ async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Respo
     let (mut parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or(""));
     let info = RequestInfo::of(&parts.method, parts.uri.path(), &query);
-    let id = parts.headers.get(&AUDIT_ID).cloned().unwrap_or_else(new_id);
+    let mut id = parts.headers.get(&AUDIT_ID).cloned().unwrap_or_else(new_id);
     let accept = Accept::of(&parts.headers, &query);
     let labels = Labels::of(&info);
     let in_flight = core.metrics.begin(&labels);
@@ -56,7 +56,6 @@ async fn conduct(core: &Arc<Core>, request: Request<Body>, peer: &Peer) -> Respo
     let response = outcome.unwrap_or_else(|status| refused(&accept, &status));
     let mut response = followed.answered(response, lasts).await;
     let headers = response.headers_mut();
-    let mut id = id;
     // It is another one each time, and would only drive out of HTTP/2's table what comes again.
     id.set_sensitive(true);
     headers.insert(&AUDIT_ID, id);
@@ -177,7 +176,6 @@ async fn admitted(
         trail,
         warnings: Mutex::default(),
         upgrade: Mutex::new(parts.extensions.remove::<hyper::upgrade::OnUpgrade>()),
-        left: Mutex::default(),
         info,
         query,
         user,
@@ -191,7 +189,6 @@ async fn admitted(
     for value in warnings::headers(&call.warnings.lock()) {
         response.headers_mut().append(header::WARNING, value);
     }
-    call.remain(&mut response);
     Ok(response)
 }
 

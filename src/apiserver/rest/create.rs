@@ -210,9 +210,7 @@ async fn attempt(
         let is_taken = core.store.get(&key).is_some();
         return if is_taken { Err(taken(core, call, &name)) } else { Ok(Some(Outcome::Shown(tree))) };
     }
-    let tree = to_stored(core, call, tree).await?;
-    let value = stored::encode(&tree);
-    call.leave(tree);
+    let value = stored::encode(&to_stored(core, call, tree).await?);
     writes.insert(0, Write::Create { key: key.clone(), value });
     match core.write(&call.served, writes).await {
         Ok(mut entries) => {

@@ -231,9 +231,7 @@ impl Change<'_> {
             writes = special::release(call, old);
             writes.insert(0, Write::Delete { key, expected: Some(entry.modified) });
         } else {
-            let new = to_stored(core, call, new).await?;
-            let value = stored::encode(&new);
-            call.leave(new);
+            let value = stored::encode(&to_stored(core, call, new).await?);
             writes.insert(0, Write::Update { key, expected: entry.modified, value });
         }
         match core.write(&call.served, writes).await {
