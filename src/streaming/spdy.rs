@@ -207,7 +207,7 @@ async fn read_frames<R: AsyncRead + Unpin>(
                     let _ = to.shutdown().await;
                 }
                 if streams.send(Stream { id, headers: named, io: theirs }).await.is_err() {
-                    tracing::trace!(id, "a stream after the session was complete");
+                    tracing::debug!(id, "a stream after the session was complete");
                 }
             }
             RST_STREAM => {
