@@ -10,20 +10,22 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinError;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authn::x509::AskForCertificate;
 use crate::authn::{Authenticators, Peer};
+use crate::body::{Body, BoxError};
 use crate::config::Tls;
 use crate::server::{BuildError, Core};
 use crate::streams::{Begun, Together};
@@ -42,6 +44,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 const PROBES_UNANSWERED: u32 = 4;
 /// After a failed accept, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// As TLS names it; who does not ask for it by this name speaks HTTP/1.1.
+const HTTP2: &[u8] = b"h2";
 /// Upstream's limit per HTTP/2 connection is 100 by default; in-process benchmarks and many informers want more.
 const HTTP2_STREAMS_MAX: u32 = 1000;
 /// What TLS takes in one piece: a chunk of a long answer with its frame's header. By default it is 64 KiB, which would
@@ -77,7 +81,7 @@ pub fn acceptor(tls: &Tls, authenticators: &Authenticators) -> Result<TlsAccepto
     };
     let chain = certificates(&tls.serving.certificate)?;
     let mut config = builder.with_single_cert(chain, private_key(&tls.serving.key)?).map_err(wrong)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
@@ -134,13 +138,17 @@ async fn connect(
     let _ = stream.set_nodelay(true);
     probe(&stream);
     let mut peer = Peer { address: Some(address), ..Peer::default() };
-    let Some(acceptor) = tls else { return converse(core, stream, peer, cancel).await };
+    let Some(acceptor) = tls else { return converse_http1(core, stream, peer, cancel).await };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(mut stream)) => {
             stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
             peer.certificates = Arc::new(certificates.iter().map(|c| c.to_vec()).collect());
-            converse(core, stream, peer, cancel).await;
+            if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
+                converse_http2(core, stream, peer, cancel).await;
+            } else {
+                converse_http1(core, stream, peer, cancel).await;
+            }
         }
         Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
@@ -159,35 +167,58 @@ fn probe(stream: &TcpStream) {
     }
 }
 
-async fn converse<S>(core: Arc<Core>, stream: S, peer: Peer, cancel: CancellationToken)
+fn service(
+    core: Arc<Core>,
+    peer: Peer,
+) -> impl Service<http::Request<Incoming>, Response = http::Response<Body>, Error = JoinError, Future: Send> {
+    let peer = Arc::new(peer);
+    service_fn(move |request: http::Request<Incoming>| {
+        let (core, peer) = (core.clone(), peer.clone());
+        let request = request.map(|b| b.map_err(|e| Box::new(e) as BoxError).boxed_unsync());
+        streams::apart(async move { pipeline::handle(&core, request, &peer).await })
+    })
+}
+
+async fn converse_http1<S>(core: Arc<Core>, stream: S, peer: Peer, cancel: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let peer = Arc::new(peer);
-    let service = service_fn(move |request: http::Request<Incoming>| {
-        let (core, peer) = (core.clone(), peer.clone());
-        let request = request.map(|b| b.map_err(|e| Box::new(e) as crate::body::BoxError).boxed_unsync());
-        streams::apart(async move { pipeline::handle(&core, request, &peer).await })
-    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), service(core, peer)).with_upgrades();
+    to_its_end(Box::pin(connection), |connection| connection.as_mut().graceful_shutdown(), cancel).await;
+}
+
+async fn converse_http2<S>(core: Arc<Core>, stream: S, peer: Peer, cancel: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let begun = Begun::default();
-    let mut builder = auto::Builder::new(begun.clone());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let mut builder = http2::Builder::new(begun.clone());
     builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let mut together = Together::new(Box::pin(connection), begun);
+    let connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service(core, peer)));
+    let together = Together::new(connection, begun);
+    to_its_end(together, |together| together.connection().as_mut().graceful_shutdown(), cancel).await;
+}
+
+/// Once the server stops, a connection gets no more requests and answers those that it has.
+async fn to_its_end<C, E>(mut connection: C, stop: impl FnOnce(&mut C), cancel: CancellationToken)
+where
+    C: Future<Output = Result<(), E>> + Unpin,
+    E: std::error::Error,
+{
     let ended = tokio::select! {
-        ended = &mut together => ended,
+        ended = &mut connection => ended,
         () = cancel.cancelled() => {
-            together.connection().as_mut().graceful_shutdown();
-            together.await
+            stop(&mut connection);
+            connection.await
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended badly");
+        tracing::debug!(error = %error, "a connection ended badly");
     }
 }
