@@ -26,6 +26,7 @@ mod discovery;
 mod expiry;
 pub mod fairness;
 mod health;
+pub mod linger;
 mod listen;
 mod loopback;
 mod metrics;

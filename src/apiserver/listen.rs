@@ -27,6 +27,7 @@ use crate::authn::x509::AskForCertificate;
 use crate::authn::{Authenticators, Peer};
 use crate::body::{Body, BoxError};
 use crate::config::Tls;
+use crate::linger::{Linger, Requests};
 use crate::server::{BuildError, Core};
 use crate::streams::{Begun, Together};
 use crate::{pipeline, streams};
@@ -100,7 +101,7 @@ pub async fn serve(
     cancel: CancellationToken,
 ) -> Result<(), ServeError> {
     listener.local_addr().map_err(ServeError::Listener)?;
-    let connections = TaskTracker::new();
+    let (connections, requests) = (TaskTracker::new(), Requests::default());
     loop {
         let accepted = tokio::select! {
             () = cancel.cancelled() => break,
@@ -108,7 +109,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address)) => {
-                let connection = connect(core.clone(), tls.clone(), stream, address, cancel.clone());
+                let connection = connect(core.clone(), tls.clone(), stream, address, requests.clone(), cancel.clone());
                 connections.spawn(connection);
             }
             Err(error) => {
@@ -132,6 +133,7 @@ async fn connect(
     tls: Option<TlsAcceptor>,
     stream: TcpStream,
     address: SocketAddr,
+    requests: Requests,
     cancel: CancellationToken,
 ) {
     // Small answers must not wait for more data to fill a packet.
@@ -145,7 +147,10 @@ async fn connect(
             let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
             peer.certificates = Arc::new(certificates.iter().map(|c| c.to_vec()).collect());
             if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
-                converse_http2(core, stream, peer, cancel).await;
+                // The only worker would keep everybody waiting, and a single processor its client.
+                let workers = tokio::runtime::Handle::current().metrics().num_workers();
+                let linger = Linger::new(stream.get_ref().0, requests).filter(|_| workers > 1);
+                converse_http2(core, stream, linger, peer, cancel).await;
             } else {
                 converse_http1(core, stream, peer, cancel).await;
             }
@@ -189,7 +194,7 @@ where
     to_its_end(Box::pin(connection), |connection| connection.as_mut().graceful_shutdown(), cancel).await;
 }
 
-async fn converse_http2<S>(core: Arc<Core>, stream: S, peer: Peer, cancel: CancellationToken)
+async fn converse_http2<S>(core: Arc<Core>, stream: S, linger: Option<Linger>, peer: Peer, cancel: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -201,7 +206,7 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service(core, peer)));
-    let together = Together::new(connection, begun);
+    let together = Together::new(connection, begun, linger);
     to_its_end(together, |together| together.connection().as_mut().graceful_shutdown(), cancel).await;
 }
 

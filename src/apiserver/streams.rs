@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -23,6 +24,8 @@ use futures::{FutureExt, Stream};
 use parking_lot::Mutex;
 use tokio::task::{JoinError, coop};
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::linger::Linger;
 
 /// What a long body hands to the connection at once: with the header of its HTTP/2 frame, four whole records of TLS.
 pub const CHUNK_BYTES: usize = (64 << 10) - 9;
@@ -53,14 +56,15 @@ pub struct Together<C> {
     bell: Arc<Bell>,
     /// The connection's and the streams' ropes.
     wakers: [Waker; 2],
+    linger: Option<Linger>,
 }
 
 impl<C> Together<C> {
     /// The connection puts its streams into `begun`.
-    pub fn new(connection: C, begun: Begun) -> Self {
+    pub fn new(connection: C, begun: Begun, linger: Option<Linger>) -> Self {
         let bell = Arc::new(Bell { state: AtomicU8::new(CONNECTION), task: AtomicWaker::new() });
         let wakers = [CONNECTION, STREAMS].map(|side| Waker::from(Arc::new(Rope { bell: bell.clone(), side })));
-        Self { connection, begun, running: FuturesUnordered::new(), bell, wakers }
+        Self { connection, begun, running: FuturesUnordered::new(), bell, wakers, linger }
     }
 
     /// To tell it something, which it looks at afterwards.
@@ -77,6 +81,7 @@ impl<C: Future + Unpin> Future for Together<C> {
         let this = &mut *self;
         let [for_connection, for_streams] = &this.wakers;
         this.bell.task.register(context.waker());
+        let mut has_answered = false;
         loop {
             let rung = this.bell.attend();
             if rung & CONNECTION != 0
@@ -86,12 +91,20 @@ impl<C: Future + Unpin> Future for Together<C> {
                 return Poll::Ready(ended);
             }
             let begun = std::mem::take(&mut *this.begun.0.lock());
+            if let Some(linger) = this.linger.as_mut().filter(|_| !begun.is_empty()) {
+                linger.asked(begun.len(), Instant::now());
+            }
             if rung & STREAMS != 0 || !begun.is_empty() {
                 this.running.extend(begun);
                 let for_streams = &mut Context::from_waker(for_streams);
-                while let Poll::Ready(Some(_)) = Pin::new(&mut this.running).poll_next(for_streams) {}
+                while let Poll::Ready(Some(_)) = Pin::new(&mut this.running).poll_next(for_streams) {
+                    has_answered = true;
+                }
             }
             if this.bell.leave() {
+                if let Some(linger) = this.linger.as_mut().filter(|_| has_answered && this.running.is_empty()) {
+                    linger.answered(Instant::now);
+                }
                 return Poll::Pending;
             }
             if !coop::has_budget_remaining() {
@@ -181,7 +194,7 @@ mod tests {
         });
         let begun = Begun::default();
         let connection = http2::Builder::new(begun.clone()).serve_connection(TokioIo::new(far), service);
-        tokio::spawn(Together::new(Box::pin(connection), begun));
+        tokio::spawn(Together::new(Box::pin(connection), begun, None));
         let (client, connection) =
             handshake(TokioExecutor::new(), TokioIo::new(near)).await.expect("the server is there");
         tokio::spawn(connection);
@@ -285,7 +298,7 @@ mod tests {
                 if self.0 { Poll::Ready(()) } else { Poll::Pending }
             }
         }
-        let mut together = Together::new(Told(false), Begun::default());
+        let mut together = Together::new(Told(false), Begun::default(), None);
         assert!(futures::poll!(&mut together).is_pending());
         together.connection().0 = true;
         assert!(futures::poll!(&mut together).is_ready());

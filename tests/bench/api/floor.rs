@@ -18,6 +18,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use minik_apiserver::linger::{Linger, Requests};
 use minik_apiserver::streams::{Begun, CHUNK_BYTES, Together};
 use minik_client::{Body, BoxError, Client, Credentials, Endpoint, Remote};
 use rustix::fs::OFlags;
@@ -130,10 +131,11 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, journal: Arc<Journa
         let Ok(mut stream) = acceptor.accept(stream).await else { continue };
         stream.get_mut().1.set_buffer_limit(Some(2 * CHUNK_BYTES));
         let (begun, journal) = (Begun::default(), journal.clone());
+        let linger = Linger::new(stream.get_ref().0, Requests::default());
         let answered = http2::Builder::new(begun.clone())
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(request, journal.clone())));
-        tokio::spawn(Together::new(Box::pin(answered), begun));
+        tokio::spawn(Together::new(Box::pin(answered), begun, linger));
     }
 }
 

@@ -1,0 +1,166 @@
+//! How a connection waits for its client's next request: awake at first, if the last one came quickly.
+//!
+//! Owns: when that pays, and its end.
+//! Called by: `streams`, when all requests of a connection are answered, and when there is another.
+//! Never: reads; waits for longer than a small write does for its disk.
+//!
+//! Who sends one request after the other sends the next one before a thread has gone to sleep and is awake again, and that
+//! is what both would spend their time with. What is ready to run meanwhile finds another worker; a packet of another
+//! client may have to wait for as long, once: then there are two who ask, and nobody waits awake for either.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Twice what a client on the same machine needs to read an answer and to send the next request.
+const AWAKE_MAX: Duration = Duration::from_micros(200);
+
+/// How many requests began on the connections of a server.
+pub type Requests = Arc<AtomicUsize>;
+
+pub struct Linger {
+    socket: OwnedFd,
+    begun: Requests,
+    /// When everything was answered last, and how many requests had begun by then.
+    answered: Option<(Instant, usize)>,
+    /// The client asked again at once, and nobody else did meanwhile.
+    is_quick: bool,
+}
+
+/// Why a connection does not wait awake, or no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    NotQuick,
+    Readable,
+    /// Another connection has a request.
+    Others,
+    Over,
+}
+
+impl Linger {
+    /// `None` for want of a descriptor.
+    pub fn new(socket: impl AsFd, begun: Requests) -> Option<Self> {
+        let socket = socket.as_fd().try_clone_to_owned().ok()?;
+        Some(Self { socket, begun, answered: None, is_quick: false })
+    }
+
+    /// So many requests have come.
+    pub fn asked(&mut self, requests: usize, now: Instant) {
+        let count = self.begun.fetch_add(requests, Ordering::Relaxed) + requests;
+        self.is_quick =
+            self.answered.is_some_and(|(at, before)| count == before + 1 && now.duration_since(at) <= AWAKE_MAX);
+    }
+
+    /// All of them are answered.
+    pub fn answered(&mut self, clock: impl Fn() -> Instant) -> End {
+        let start = clock();
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.answered = Some((start, begun));
+        if !self.is_quick {
+            return End::NotQuick;
+        }
+        loop {
+            if self.is_readable() {
+                return End::Readable;
+            }
+            if self.begun.load(Ordering::Relaxed) != begun {
+                return End::Others;
+            }
+            if clock().duration_since(start) > AWAKE_MAX {
+                return End::Over;
+            }
+        }
+    }
+
+    fn is_readable(&self) -> bool {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // A socket that cannot be asked is left to its reader.
+        poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&at_once)) != Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    struct Fixture {
+        linger: Linger,
+        client: UnixStream,
+        begun: Requests,
+        now: Cell<Instant>,
+    }
+
+    fn fixture() -> Fixture {
+        let (client, server) = UnixStream::pair().expect("two sockets");
+        let (begun, now) = (Requests::default(), Instant::now());
+        let linger = Linger { socket: server.into(), begun: begun.clone(), answered: Some((now, 0)), is_quick: false };
+        Fixture { linger, client, begun, now: Cell::new(now) }
+    }
+
+    impl Fixture {
+        fn pass(&self, time: Duration) {
+            self.now.set(self.now.get() + time);
+        }
+
+        /// A request that came so long after the last answer, and is answered. Each look at the clock takes a while.
+        fn exchange(&mut self, gap: Duration) -> End {
+            self.pass(gap);
+            self.linger.asked(1, self.now.get());
+            let now = &self.now;
+            self.linger.answered(|| {
+                now.set(now.get() + AWAKE_MAX / 10);
+                now.get()
+            })
+        }
+    }
+
+    #[test]
+    fn only_who_was_quick_is_waited_for_and_not_for_long() {
+        let mut fixture = fixture();
+        assert_eq!(fixture.exchange(2 * AWAKE_MAX), End::NotQuick);
+        assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::Over);
+        assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::NotQuick, "it was as long again until it was answered");
+        fixture.client.write_all(b"x").expect("it is open");
+        assert_eq!(fixture.exchange(2 * AWAKE_MAX), End::NotQuick);
+        assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::Readable);
+    }
+
+    #[test]
+    fn whoever_else_asks_is_not_kept_waiting() {
+        let mut fixture = fixture();
+        fixture.exchange(AWAKE_MAX / 2);
+        fixture.begun.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::NotQuick, "another asked in between");
+        fixture.linger.asked(1, fixture.now.get());
+        let begun = fixture.begun.clone();
+        let now = fixture.now.get();
+        let ended = fixture.linger.answered(|| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            now
+        });
+        assert_eq!(ended, End::Others);
+        assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::NotQuick);
+    }
+
+    #[test]
+    fn several_at_once_need_no_waiting() {
+        let mut fixture = fixture();
+        fixture.linger.asked(2, fixture.now.get());
+        assert_eq!(fixture.linger.answered(|| fixture.now.get()), End::NotQuick);
+    }
+
+    #[test]
+    fn who_has_gone_is_noticed() {
+        let mut fixture = fixture();
+        drop(std::mem::replace(&mut fixture.client, UnixStream::pair().expect("two sockets").0));
+        fixture.linger.asked(1, fixture.now.get());
+        assert_eq!(fixture.linger.answered(|| fixture.now.get()), End::Readable);
+    }
+}
