@@ -10,7 +10,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,13 +21,27 @@ const AWAKE_MAX: Duration = Duration::from_micros(200);
 /// How many requests began on the connections of a server.
 pub type Requests = Arc<AtomicUsize>;
 
+/// Whether a client asks one thing after the other, each at once, and nobody else asks meanwhile.
+#[derive(Clone, Default)]
+pub struct Pace(Arc<AtomicBool>);
+
+impl Pace {
+    #[cfg(test)]
+    pub fn quick() -> Pace {
+        Pace(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub fn is_quick(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 pub struct Linger {
     socket: OwnedFd,
     begun: Requests,
     /// When everything was answered last, and how many requests had begun by then.
     answered: Option<(Instant, usize)>,
-    /// The client asked again at once, and nobody else did meanwhile.
-    is_quick: bool,
+    pace: Pace,
 }
 
 /// Why a connection does not wait awake, or no longer.
@@ -44,14 +58,18 @@ impl Linger {
     /// `None` for want of a descriptor.
     pub fn new(socket: impl AsFd, begun: Requests) -> Option<Self> {
         let socket = socket.as_fd().try_clone_to_owned().ok()?;
-        Some(Self { socket, begun, answered: None, is_quick: false })
+        Some(Self { socket, begun, answered: None, pace: Pace::default() })
+    }
+
+    pub fn pace(&self) -> Pace {
+        self.pace.clone()
     }
 
     /// So many requests have come.
     pub fn asked(&mut self, requests: usize, now: Instant) {
         let count = self.begun.fetch_add(requests, Ordering::Relaxed) + requests;
-        self.is_quick =
-            self.answered.is_some_and(|(at, before)| count == before + 1 && now.duration_since(at) <= AWAKE_MAX);
+        let is_next = |(at, before)| count == before + 1 && now.duration_since(at) <= AWAKE_MAX;
+        self.pace.0.store(self.answered.is_some_and(is_next), Ordering::Relaxed);
     }
 
     /// All of them are answered.
@@ -59,7 +77,7 @@ impl Linger {
         let start = clock();
         let begun = self.begun.load(Ordering::Relaxed);
         self.answered = Some((start, begun));
-        if !self.is_quick {
+        if !self.pace.is_quick() {
             return End::NotQuick;
         }
         loop {
@@ -100,7 +118,8 @@ mod tests {
     fn fixture() -> Fixture {
         let (client, server) = UnixStream::pair().expect("two sockets");
         let (begun, now) = (Requests::default(), Instant::now());
-        let linger = Linger { socket: server.into(), begun: begun.clone(), answered: Some((now, 0)), is_quick: false };
+        let linger =
+            Linger { socket: server.into(), begun: begun.clone(), answered: Some((now, 0)), pace: Pace::default() };
         Fixture { linger, client, begun, now: Cell::new(now) }
     }
 

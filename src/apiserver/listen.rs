@@ -27,7 +27,7 @@ use crate::authn::x509::AskForCertificate;
 use crate::authn::{Authenticators, Peer};
 use crate::body::{Body, BoxError};
 use crate::config::Tls;
-use crate::linger::{Linger, Requests};
+use crate::linger::{Linger, Pace, Requests};
 use crate::server::{BuildError, Core};
 use crate::streams::{Begun, Together};
 use crate::{pipeline, streams};
@@ -175,12 +175,13 @@ fn probe(stream: &TcpStream) {
 fn service(
     core: Arc<Core>,
     peer: Peer,
+    pace: Pace,
 ) -> impl Service<http::Request<Incoming>, Response = http::Response<Body>, Error = JoinError, Future: Send> {
     let peer = Arc::new(peer);
     service_fn(move |request: http::Request<Incoming>| {
         let (core, peer) = (core.clone(), peer.clone());
         let request = request.map(|b| b.map_err(|e| Box::new(e) as BoxError).boxed_unsync());
-        streams::apart(async move { pipeline::handle(&core, request, &peer).await })
+        streams::apart(async move { pipeline::handle(&core, request, &peer).await }, pace.clone())
     })
 }
 
@@ -190,7 +191,8 @@ where
 {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(stream), service(core, peer)).with_upgrades();
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), service(core, peer, Pace::default())).with_upgrades();
     to_its_end(Box::pin(connection), |connection| connection.as_mut().graceful_shutdown(), cancel).await;
 }
 
@@ -205,7 +207,8 @@ where
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service(core, peer)));
+    let pace = linger.as_ref().map(Linger::pace).unwrap_or_default();
+    let connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service(core, peer, pace)));
     let together = Together::new(connection, begun, linger);
     to_its_end(together, |together| together.connection().as_mut().graceful_shutdown(), cancel).await;
 }

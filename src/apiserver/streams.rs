@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tokio::task::{JoinError, coop};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::linger::Linger;
+use crate::linger::{Linger, Pace};
 
 /// What a long body hands to the connection at once: with the header of its HTTP/2 frame, four whole records of TLS.
 pub const CHUNK_BYTES: usize = (64 << 10) - 9;
@@ -33,9 +33,13 @@ pub const CHUNK_BYTES: usize = (64 << 10) - 9;
 /// A fault in one body must not take the connection's other streams with it.
 type Running = BoxFuture<'static, Result<(), Box<dyn Any + Send>>>;
 
-/// The work for one request, which may keep a thread busy while the connection goes on.
-pub async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JoinError> {
-    AbortOnDropHandle::new(tokio::spawn(work)).await
+/// The work for one request, which may keep a thread busy while the connection goes on: apart from it, unless its client
+/// sends nothing else meanwhile.
+pub async fn apart<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+    pace: Pace,
+) -> Result<T, JoinError> {
+    if pace.is_quick() { Ok(work.await) } else { AbortOnDropHandle::new(tokio::spawn(work)).await }
 }
 
 /// Streams that a connection has begun and that nobody runs yet.
@@ -190,7 +194,7 @@ mod tests {
         let (near, far) = tokio::io::duplex(100_000);
         let service = service_fn(move |request: Request<Incoming>| {
             let work = answer(request.uri().path().to_string(), told.clone());
-            apart(async move { Response::new(work.await) })
+            apart(async move { Response::new(work.await) }, Pace::default())
         });
         let begun = Begun::default();
         let connection = http2::Builder::new(begun.clone()).serve_connection(TokioIo::new(far), service);
@@ -239,6 +243,17 @@ mod tests {
             tasks.insert(task);
         }
         assert_eq!(tasks.len(), 1, "{tasks:?}");
+    }
+
+    #[tokio::test]
+    async fn only_who_sends_nothing_else_gets_an_answer_from_the_connection_itself() {
+        let work = || async { tokio::task::id() };
+        let connection = tokio::spawn(async move {
+            let (near, far) = (apart(work(), Pace::quick()).await, apart(work(), Pace::default()).await);
+            (tokio::task::id(), near.expect("it is done"), far.expect("it is done"))
+        });
+        let (connection, near, far) = connection.await.expect("it ends");
+        assert!(near == connection && far != connection);
     }
 
     #[tokio::test]
