@@ -46,7 +46,8 @@ pub fn start_console() {
     let _ = tracing_subscriber::registry().with(console).try_init();
 }
 
-/// Installs the subscriber. `MINIK_LOG` is a filter such as `debug` or `minik_kubelet=debug`.
+/// Installs the subscriber. `MINIK_LOG` is a filter such as `debug` or `minik_kubelet=debug`; a release has nothing below
+/// `debug`.
 pub fn start(components: Components) {
     let console = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(io::stderr).with_filter(filter());
     let files = Files { all: Arc::new(components.iter().map(|(krate, name)| (*krate, Rotating::new(name))).collect()) };
