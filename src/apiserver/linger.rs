@@ -18,6 +18,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// Twice what a client on the same machine needs to read an answer and to send the next request.
 const AWAKE_MAX: Duration = Duration::from_micros(200);
 
+/// After waiting in vain, twice as many quick requests are wanted before it is tried again, up to so many: where processors
+/// are rare, waiting awake may keep one from the very client.
+const WANTED_MAX: u32 = 64;
+
 /// How many requests began on the connections of a server.
 pub type Requests = Arc<AtomicUsize>;
 
@@ -42,6 +46,10 @@ pub struct Linger {
     /// When everything was answered last, and how many requests had begun by then.
     answered: Option<(Instant, usize)>,
     pace: Pace,
+    /// Quick requests since the last that was not.
+    quick: u32,
+    /// Quick requests after which it waits.
+    wanted: u32,
 }
 
 /// Why a connection does not wait awake, or no longer.
@@ -58,7 +66,7 @@ impl Linger {
     /// `None` for want of a descriptor.
     pub fn new(socket: impl AsFd, begun: Requests) -> Option<Self> {
         let socket = socket.as_fd().try_clone_to_owned().ok()?;
-        Some(Self { socket, begun, answered: None, pace: Pace::default() })
+        Some(Self { socket, begun, answered: None, pace: Pace::default(), quick: 0, wanted: 1 })
     }
 
     pub fn pace(&self) -> Pace {
@@ -69,7 +77,9 @@ impl Linger {
     pub fn asked(&mut self, requests: usize, now: Instant) {
         let count = self.begun.fetch_add(requests, Ordering::Relaxed) + requests;
         let is_next = |(at, before)| count == before + 1 && now.duration_since(at) <= AWAKE_MAX;
-        self.pace.0.store(self.answered.is_some_and(is_next), Ordering::Relaxed);
+        let is_quick = self.answered.is_some_and(is_next);
+        self.pace.0.store(is_quick, Ordering::Relaxed);
+        self.quick = if is_quick { self.quick.saturating_add(1) } else { 0 };
     }
 
     /// All of them are answered.
@@ -77,17 +87,19 @@ impl Linger {
         let start = clock();
         let begun = self.begun.load(Ordering::Relaxed);
         self.answered = Some((start, begun));
-        if !self.pace.is_quick() {
+        if self.quick < self.wanted {
             return End::NotQuick;
         }
         loop {
             if self.is_readable() {
+                self.wanted = 1;
                 return End::Readable;
             }
             if self.begun.load(Ordering::Relaxed) != begun {
                 return End::Others;
             }
             if clock().duration_since(start) > AWAKE_MAX {
+                self.wanted = (2 * self.wanted).min(WANTED_MAX);
                 return End::Over;
             }
         }
@@ -118,8 +130,8 @@ mod tests {
     fn fixture() -> Fixture {
         let (client, server) = UnixStream::pair().expect("two sockets");
         let (begun, now) = (Requests::default(), Instant::now());
-        let linger =
-            Linger { socket: server.into(), begun: begun.clone(), answered: Some((now, 0)), pace: Pace::default() };
+        let mut linger = Linger::new(&server, begun.clone()).expect("there are descriptors");
+        linger.answered = Some((now, 0));
         Fixture { linger, client, begun, now: Cell::new(now) }
     }
 
@@ -141,20 +153,32 @@ mod tests {
     }
 
     #[test]
-    fn only_who_was_quick_is_waited_for_and_not_for_long() {
+    fn only_who_was_quick_is_waited_for() {
         let mut fixture = fixture();
-        assert_eq!(fixture.exchange(2 * AWAKE_MAX), End::NotQuick);
-        assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::Over);
-        assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::NotQuick, "it was as long again until it was answered");
         fixture.client.write_all(b"x").expect("it is open");
         assert_eq!(fixture.exchange(2 * AWAKE_MAX), End::NotQuick);
         assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::Readable);
+        assert_eq!(fixture.exchange(2 * AWAKE_MAX), End::NotQuick);
+    }
+
+    /// Until it waits, with so many quick requests before.
+    fn tries(fixture: &mut Fixture) -> usize {
+        (0..).take_while(|_| fixture.exchange(Duration::ZERO) == End::NotQuick).count()
+    }
+
+    #[test]
+    fn in_vain_it_waits_not_for_long_and_less_and_less_often() {
+        let mut fixture = fixture();
+        let seen: Vec<usize> = (0..8).map(|_| tries(&mut fixture)).collect();
+        assert_eq!(seen, [0, 2, 4, 8, 16, 32, 64, 64], "the first of them comes late, because it has waited before");
+        fixture.client.write_all(b"x").expect("it is open");
+        tries(&mut fixture);
+        assert_eq!(tries(&mut fixture), 0, "it has not waited in vain");
     }
 
     #[test]
     fn whoever_else_asks_is_not_kept_waiting() {
         let mut fixture = fixture();
-        fixture.exchange(AWAKE_MAX / 2);
         fixture.begun.fetch_add(1, Ordering::Relaxed);
         assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::NotQuick, "another asked in between");
         fixture.linger.asked(1, fixture.now.get());
