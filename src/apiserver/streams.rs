@@ -178,6 +178,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::linger::Requests;
 
     const CHUNKS: usize = 500;
 
@@ -254,6 +255,27 @@ mod tests {
         });
         let (connection, near, far) = connection.await.expect("it ends");
         assert!(near == connection && far != connection);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_client_that_asks_at_once_again_is_known_for_it() {
+        let (near, far) = tokio::net::UnixStream::pair().expect("two sockets");
+        let linger = Linger::new(&far, Requests::default()).expect("there are descriptors");
+        let (pace, begun) = (linger.pace(), Begun::default());
+        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+        let connection = http2::Builder::new(begun.clone()).serve_connection(TokioIo::new(far), service);
+        tokio::spawn(Together::new(Box::pin(connection), begun, Some(linger)));
+        let (mut client, connection) =
+            handshake(TokioExecutor::new(), TokioIo::new(near)).await.expect("the server is there");
+        tokio::spawn(connection);
+        // Some may come late on a busy machine.
+        for _ in 0..10_000 {
+            get(&mut client, "/").await.expect("it is answered");
+            if pace.is_quick() {
+                return;
+            }
+        }
+        panic!("no request came quickly");
     }
 
     #[tokio::test]
