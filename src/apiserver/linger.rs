@@ -10,7 +10,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,20 +22,24 @@ const AWAKE_MAX: Duration = Duration::from_micros(200);
 /// are rare, waiting awake may keep one from the very client.
 const WANTED_MAX: u32 = 64;
 
-/// How many requests began on the connections of a server.
+/// How many requests began on the HTTP/2 connections of a server.
 pub type Requests = Arc<AtomicUsize>;
 
-/// Whether a client asks one thing after the other, each at once, and nobody else asks meanwhile.
+/// How often in a row a client asked one thing after the other, each at once, and nobody else meanwhile.
 #[derive(Clone, Default)]
-pub struct Pace(Arc<AtomicBool>);
+pub struct Pace(Arc<AtomicU32>);
 
 impl Pace {
     #[cfg(test)]
     pub fn quick() -> Pace {
-        Pace(Arc::new(AtomicBool::new(true)))
+        Pace(Arc::new(AtomicU32::new(1)))
     }
 
     pub fn is_quick(&self) -> bool {
+        self.count() > 0
+    }
+
+    fn count(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -46,8 +50,6 @@ pub struct Linger {
     /// When everything was answered last, and how many requests had begun by then.
     answered: Option<(Instant, usize)>,
     pace: Pace,
-    /// Quick requests since the last that was not.
-    quick: u32,
     /// Quick requests after which it waits.
     wanted: u32,
 }
@@ -66,7 +68,7 @@ impl Linger {
     /// `None` for want of a descriptor.
     pub fn new(socket: impl AsFd, begun: Requests) -> Option<Self> {
         let socket = socket.as_fd().try_clone_to_owned().ok()?;
-        Some(Self { socket, begun, answered: None, pace: Pace::default(), quick: 0, wanted: 1 })
+        Some(Self { socket, begun, answered: None, pace: Pace::default(), wanted: 1 })
     }
 
     pub fn pace(&self) -> Pace {
@@ -77,9 +79,8 @@ impl Linger {
     pub fn asked(&mut self, requests: usize, now: Instant) {
         let count = self.begun.fetch_add(requests, Ordering::Relaxed) + requests;
         let is_next = |(at, before)| count == before + 1 && now.duration_since(at) <= AWAKE_MAX;
-        let is_quick = self.answered.is_some_and(is_next);
-        self.pace.0.store(is_quick, Ordering::Relaxed);
-        self.quick = if is_quick { self.quick.saturating_add(1) } else { 0 };
+        let quick = if self.answered.is_some_and(is_next) { self.pace.count().saturating_add(1) } else { 0 };
+        self.pace.0.store(quick, Ordering::Relaxed);
     }
 
     /// All of them are answered.
@@ -87,7 +88,7 @@ impl Linger {
         let start = clock();
         let begun = self.begun.load(Ordering::Relaxed);
         self.answered = Some((start, begun));
-        if self.quick < self.wanted {
+        if self.pace.count() < self.wanted {
             return End::NotQuick;
         }
         loop {

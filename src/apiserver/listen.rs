@@ -149,7 +149,7 @@ async fn connect(
             if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
                 // The only worker would keep everybody waiting, and a single processor its client.
                 let workers = tokio::runtime::Handle::current().metrics().num_workers();
-                let linger = Linger::new(stream.get_ref().0, requests).filter(|_| workers > 1);
+                let linger = if workers > 1 { Linger::new(stream.get_ref().0, requests) } else { None };
                 converse_http2(core, stream, linger, peer, cancel).await;
             } else {
                 converse_http1(core, stream, peer, cancel).await;
@@ -227,6 +227,6 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(error = %error, "a connection ended badly");
+        tracing::debug!(%error, "a connection ended badly");
     }
 }
