@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::events::{EventRecorder, EventType};
 use crate::params::{DeleteParams, ListParams};
 use crate::plan::{Action, Answer, Failure, Narration, Question};
+use crate::reflector::PAGE_ITEMS;
 use crate::verbs::Client;
 
 /// In flight at once within one plan.
@@ -76,9 +77,24 @@ impl Executor {
                 Question::Review { resource, body } => {
                     self.client.create(resource, object::namespace(&body), &body).await
                 }
+                Question::OwnedBy { resource, namespace, uid } => self.owned_by(resource, &namespace, &uid).await,
             }
         });
         stream::iter(asked).buffered(SIDE_BY_SIDE_MAX).collect().await
+    }
+
+    async fn owned_by(&self, resource: ResourceId, namespace: &str, uid: &str) -> Answer {
+        let mut page = ListParams { limit: PAGE_ITEMS, ..ListParams::default() };
+        let mut owned: Vec<Value> = Vec::new();
+        loop {
+            let list = self.client.list_metadata(resource, namespace, &page).await?;
+            let is_owned = |o: &Value| object::owner_references(o).iter().any(|owner| owner["uid"] == uid);
+            owned.extend(list.items.into_iter().filter(is_owned));
+            if list.continue_token.is_empty() {
+                return Ok(owned.into());
+            }
+            page.continue_token = list.continue_token;
+        }
     }
 
     async fn group(&self, group: Vec<Action>) -> Executed {
@@ -164,6 +180,13 @@ impl Executor {
                 match self.client.list_metadata(resource, &namespace, &one).await {
                     Ok(list) if list.items.is_empty() => Fate::Done,
                     Err(e) if e.is_not_found() || e.status().is_some_and(|s| s.code == 405) => Fate::Done,
+                    Ok(_) => Fate::Overtaken,
+                    Err(error) => refused(named, error),
+                }
+            }
+            Action::ConfirmLives { resource, key, uid } => {
+                match self.client.get(resource, &key.namespace, &key.name).await {
+                    Ok(found) if object::uid(&found) == uid && !object::is_deleting(&found) => Fate::Done,
                     Ok(_) => Fate::Overtaken,
                     Err(error) => refused(named, error),
                 }

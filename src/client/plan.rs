@@ -64,6 +64,9 @@ pub enum Question {
     Get { path: String },
     /// A review, such as a SubjectAccessReview.
     Review { resource: ResourceId, body: Value },
+    /// The metadata of every object of a resource in a namespace that names this uid as an owner, as an array. For what
+    /// must not be decided on a cache that may lag.
+    OwnedBy { resource: ResourceId, namespace: String, uid: String },
 }
 
 pub type Answer = Result<Value, Error>;
@@ -143,6 +146,13 @@ pub enum Action {
     ConfirmEmpty {
         resource: ResourceId,
         namespace: String,
+    },
+    /// Asks the API server whether an object is still there and nobody has deleted it; ends the plan otherwise. Before
+    /// something is given to an owner: its end may have freed just that, and the cache may show the one before the other.
+    ConfirmLives {
+        resource: ResourceId,
+        key: ObjectKey,
+        uid: String,
     },
 }
 
@@ -235,6 +245,9 @@ impl Action {
         changed["status"] = status.clone();
         Action::replace(resource, "status", seen, changed)
     }
+    pub fn confirm_lives(resource: ResourceId, seen: &Object) -> Action {
+        Action::ConfirmLives { resource, key: seen.key(), uid: object::uid(seen).into() }
+    }
     pub fn event(about: &Value, kind: EventType, reason: &'static str, message: impl Into<String>) -> Action {
         Action::Event { regarding: Regarding::of(about), kind, reason, message: message.into() }
     }
@@ -308,6 +321,7 @@ impl fmt::Display for Action {
             }
             Action::ConfirmGone { resource, key, .. } => write!(f, "confirm {} {key} is gone", resource.plural),
             Action::ConfirmEmpty { resource, namespace } => write!(f, "confirm no {} in {namespace}", resource.plural),
+            Action::ConfirmLives { resource, key, .. } => write!(f, "confirm {} {key} lives", resource.plural),
             Action::MakeDirectory { path, .. } => write!(f, "make directory {}", path.display()),
             Action::RemoveDirectory { path } => write!(f, "remove directory {}", path.display()),
             Action::Event { kind, reason, message, .. } => write!(f, "event {kind:?} {reason}: {message}"),
@@ -335,6 +349,9 @@ impl fmt::Display for Question {
         match self {
             Question::Get { path } => write!(f, "ask {path}"),
             Question::Review { resource, body } => write!(f, "ask {} {}", resource.plural, body["spec"]),
+            Question::OwnedBy { resource, namespace, uid } => {
+                write!(f, "ask what {uid} owns of {} in {namespace}", resource.plural)
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::verbs::Client;
 use crate::watch::{WatchEvent, WatchStream};
 
 /// What client-go's pager asks for: keeps one answer in the tens of megabytes.
-const PAGE_ITEMS: u32 = 500;
+pub(crate) const PAGE_ITEMS: u32 = 500;
 /// As client-go: a watch is renewed by the client every 5 to 10 minutes, spread so that not all renew at once.
 const WATCH_SECONDS_MIN: u32 = 300;
 /// Beyond the server's own limit, after which a silent connection is taken for dead.

@@ -77,7 +77,7 @@ impl Reconciler for DaemonSet {
         if object::is_deleting(set) {
             return Plan::nothing();
         }
-        let mut history = revisions::history(view, set);
+        let mut history = revisions::history(view, DAEMONSETS, set);
         let mut plan = Plan::of(std::mem::take(&mut history.actions));
         let mut look = Look::new(view, set, &history, now);
         plan.actions.append(&mut look.claims);
@@ -136,7 +136,7 @@ fn node_of(pod: &Value) -> &str {
 
 impl<'a> Look<'a> {
     fn new(view: &View, set: &'a Arc<Object>, history: &'a revisions::History, now: Timestamp) -> Look<'a> {
-        let claimed = claim(view, set, &selector(set));
+        let claimed = claim(view, DAEMONSETS, set, &selector(set));
         let mut look = Look {
             set,
             hash: &history.update.hash,
@@ -403,7 +403,7 @@ mod tests {
     }
     fn revision(image: &str, number: i64) -> (ResourceId, Value) {
         let view = View::of([(DAEMONSETS, set(image))]);
-        let history = revisions::history(&view, view.get(DAEMONSETS, "d", "log").unwrap());
+        let history = revisions::history(&view, DAEMONSETS, view.get(DAEMONSETS, "d", "log").unwrap());
         let Some(Action::Create { body, .. }) = history.actions.into_iter().next() else { panic!("no revision") };
         let mut body = body;
         body["revision"] = number.into();

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::deployment_rollout::{Rollout, Scale, surge};
 use crate::deployment_status as status;
 use crate::fields::{controller_ref, int, is_controlled_by, safe_hash, same, text};
-use crate::pods::is_terminal;
+use crate::pods::{for_the_living, is_terminal};
 
 pub(crate) const HASH_LABEL: &str = "pod-template-hash";
 pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -226,11 +226,10 @@ fn claim_sets(view: &View, deployment: &Object) -> (Vec<Arc<Object>>, Vec<Action
         }
     }
     if !object::is_deleting(deployment) {
-        for set in view.orphans(REPLICASETS, object::namespace(deployment)) {
-            if !object::is_deleting(set) && selector.matches(&set["metadata"]["labels"]) {
-                actions.push(patch(set, json!([controller_ref(deployment)])));
-            }
-        }
+        let free = view.orphans(REPLICASETS, object::namespace(deployment));
+        let matching = free.filter(|s| !object::is_deleting(s) && selector.matches(&s["metadata"]["labels"]));
+        let adoptions = matching.map(|set| patch(set, json!([controller_ref(deployment)]))).collect();
+        actions.extend(for_the_living(DEPLOYMENTS, deployment, adoptions));
     }
     (sets, actions)
 }

@@ -2,13 +2,18 @@
 //!
 //! Owns: the graph of owner references, over every resource there is.
 //! Called by: the driver, on a cache of the metadata of all resources.
-//! Never: deletes because its cache does not know an owner; the API server is asked first.
+//! Never: deletes because its cache does not know an owner, or lets an owner go because its cache knows of no dependents;
+//! the API server is asked first. What one watch has shown, another may not have yet.
+
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use minik_api::{ObjectKey, ResourceId, object};
-use minik_client::{Action, Change, DeleteParams, Object, Patch, Plan, Propagation, Reconciler, View, intern};
+use minik_client::{
+    Action, Answer, Change, DeleteParams, Object, Patch, Plan, Propagation, Question, Reconciler, View, intern,
+};
 use serde_json::{Value, json};
 
 use crate::discovery::Watched;
@@ -16,6 +21,10 @@ use crate::fields::text;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
+
+/// Until an owner is looked at again whose dependents the API server has and the cache has not. They show in the cache
+/// much sooner, unless they go before a watch that broke off is listed anew.
+const UNSEEN_MAX: SignedDuration = SignedDuration::from_secs(5);
 
 pub(crate) struct GarbageCollector {
     pub discovered: Watched,
@@ -88,16 +97,12 @@ impl Reconciler for GarbageCollector {
         let Some(target) = view.get_key(resource, &key) else { return Plan::nothing() };
         if object::is_deleting(target) {
             if has_finalizer(target, ORPHAN) {
-                return orphan_dependents(view, resource, target);
+                return self.orphan_dependents(view, resource, target);
             }
             if has_finalizer(target, FOREGROUND) {
                 let uid = object::uid(target);
                 let blocked = dependents(view, uid).any(|(_, d)| blocks(d, uid));
-                return if blocked {
-                    Plan::nothing()
-                } else {
-                    Plan::of(vec![drop_finalizer(resource, target, FOREGROUND)])
-                };
+                return if blocked { Plan::nothing() } else { self.free_if_alone(view, resource, target) };
             }
             return Plan::nothing();
         }
@@ -208,6 +213,59 @@ impl GarbageCollector {
         actions.push(Action::Delete { resource, key: target.key(), params, narration: None });
         Plan::of(actions)
     }
+
+    /// Asks the API server for everything that names the target as its owner, and plans with that. Of a resource that cannot be
+    /// listed now, only the cache can tell.
+    fn asking_for_dependents(
+        &self,
+        view: &View,
+        target: &Object,
+        then: impl FnOnce(Vec<(ResourceId, Arc<Object>)>, Timestamp) -> Plan + Send + 'static,
+    ) -> Plan {
+        let (namespace, uid) = (object::namespace(target), object::uid(target));
+        let resources: Vec<ResourceId> = {
+            let discovered = self.discovered.borrow();
+            let reachable = |r: &ResourceId| namespace.is_empty() || discovered.by_id(*r).is_some_and(|k| k.namespaced);
+            view.resources().filter(reachable).collect()
+        };
+        let owned_by =
+            |r: &ResourceId| Question::OwnedBy { resource: *r, namespace: namespace.into(), uid: uid.into() };
+        let questions = resources.iter().map(owned_by).collect();
+        let cached: Vec<Vec<Arc<Object>>> =
+            resources.iter().map(|r| view.owned_by(*r, uid).cloned().collect()).collect();
+        Plan::asking(questions, move |answers, now| {
+            let objects = |(answer, cached): (Answer, Vec<Arc<Object>>)| match answer {
+                Ok(Value::Array(listed)) => listed.into_iter().map(|o| Arc::new(Object::new(o))).collect(),
+                _ => cached,
+            };
+            let found = answers.into_iter().zip(cached).map(objects);
+            let each = resources.into_iter().zip(found).flat_map(|(r, all)| all.into_iter().map(move |o| (r, o)));
+            then(each.collect(), now)
+        })
+    }
+
+    /// The finalizer of a foreground deletion goes once nothing is left that blocks it.
+    fn free_if_alone(&self, view: &View, resource: ResourceId, target: &Arc<Object>) -> Plan {
+        let owner = target.clone();
+        self.asking_for_dependents(view, target, move |dependents, now| {
+            let uid = object::uid(&owner);
+            if dependents.iter().any(|(_, d)| blocks(d, uid)) {
+                // Their own turn comes when the cache has them.
+                return Plan { requeue_at: Some(now + UNSEEN_MAX), ..Plan::nothing() };
+            }
+            Plan::of(vec![drop_finalizer(resource, &owner, FOREGROUND)])
+        })
+    }
+
+    fn orphan_dependents(&self, view: &View, resource: ResourceId, target: &Arc<Object>) -> Plan {
+        let owner = target.clone();
+        self.asking_for_dependents(view, target, move |dependents, _| {
+            let uid = object::uid(&owner);
+            let mut actions: Vec<Action> = dependents.iter().map(|(r, d)| drop_owners(*r, d, &[uid])).collect();
+            actions.push(drop_finalizer(resource, &owner, ORPHAN));
+            Plan::of(actions)
+        })
+    }
 }
 
 fn patch(resource: ResourceId, target: &Object, mut body: Value) -> Action {
@@ -240,20 +298,14 @@ fn drop_finalizer(resource: ResourceId, target: &Object, name: &str) -> Action {
     patch(resource, target, json!({"metadata": {"finalizers": left}}))
 }
 
-fn orphan_dependents(view: &View, resource: ResourceId, target: &Object) -> Plan {
-    let uid = object::uid(target);
-    let mut actions: Vec<Action> = dependents(view, uid).map(|(r, d)| drop_owners(r, d, &[uid])).collect();
-    actions.push(drop_finalizer(resource, target, ORPHAN));
-    Plan::of(actions)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::discovery::{Discovered, Known};
     use expect_test::{Expect, expect};
+    use minik_api::Status;
     use minik_api::resources::{NODES, PODS, REPLICASETS};
-    use std::sync::Arc;
+    use minik_client::Error;
 
     fn collector() -> GarbageCollector {
         let known = |id: ResourceId, kind: &str, namespaced| Known { id, kind: kind.into(), namespaced, verbs: vec![] };
@@ -276,10 +328,25 @@ mod tests {
         }
         (REPLICASETS, set)
     }
-    fn check(objects: &[(ResourceId, Value)], of: ResourceId, name: &str, expected: Expect) {
+    fn plan(objects: &[(ResourceId, Value)], of: ResourceId, name: &str) -> Plan {
         let view = View::of(objects.iter().cloned());
         let key = encode(of, &ObjectKey::new("d", name));
-        expected.assert_eq(&collector().plan(&view, &key, Timestamp::UNIX_EPOCH).to_string());
+        collector().plan(&view, &key, Timestamp::UNIX_EPOCH)
+    }
+    fn check(objects: &[(ResourceId, Value)], of: ResourceId, name: &str, expected: Expect) {
+        expected.assert_eq(&plan(objects, of, name).to_string());
+    }
+    /// What follows when the API server has these Pods, and ReplicaSets cannot be listed.
+    fn check_asked(objects: &[(ResourceId, Value)], of: ResourceId, name: &str, pods: &[Value], expected: Expect) {
+        let plan = plan(objects, of, name);
+        let questions = plan.ask.as_ref().map_or(&[][..], |ask| &ask.questions);
+        let unavailable = || Error::Status(Box::new(Status::internal("not now")));
+        let answer = |question: &Question| match question {
+            Question::OwnedBy { resource: PODS, .. } => Ok(pods.to_vec().into()),
+            _ => Err(unavailable()),
+        };
+        let answers = questions.iter().map(answer).collect();
+        expected.assert_eq(&plan.answered(answers, Timestamp::UNIX_EPOCH).to_string());
     }
 
     #[test]
@@ -378,10 +445,56 @@ mod tests {
             delete pods d/p
         "#]],
         );
-        check(
+        check_asked(
             &objects[1..],
             REPLICASETS,
             "a",
+            &[],
+            expect![[r#"
+            patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
+        "#]],
+        );
+        let unseen = pod(&[owner("a", "u-a")]).1;
+        check_asked(
+            &[objects[1].clone(), pod(&[])],
+            REPLICASETS,
+            "a",
+            &[unseen],
+            expect![[r#"
+                again at 1970-01-01T00:00:05Z
+            "#]],
+        );
+    }
+
+    /// Regression: what one watch had not shown yet when another showed its owner's end stayed owned, and was collected.
+    #[test]
+    fn orphan_frees_what_the_api_server_has_and_then_the_finalizer() {
+        let owned = pod(&[owner("a", "u-a")]);
+        let objects = [owned.clone(), set("a", ORPHAN), (NODES, json!({"metadata": {"name": "n"}}))];
+        check(
+            &objects,
+            REPLICASETS,
+            "a",
+            expect![[r#"
+            ask what u-a owns of pods in d
+            ask what u-a owns of replicasets in d
+        "#]],
+        );
+        check_asked(
+            &[objects[1].clone(), pod(&[])],
+            REPLICASETS,
+            "a",
+            &[owned.1],
+            expect![[r#"
+                patch pods d/p {"metadata":{"ownerReferences":[]}}
+                patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
+            "#]],
+        );
+        check_asked(
+            &objects,
+            REPLICASETS,
+            "a",
+            &[],
             expect![[r#"
             patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
         "#]],
@@ -389,13 +502,16 @@ mod tests {
     }
 
     #[test]
-    fn orphan_frees_the_dependents_and_then_the_finalizer() {
-        check(
-            &[pod(&[owner("a", "u-a")]), set("a", ORPHAN)],
+    fn of_what_cannot_be_listed_the_cache_knows() {
+        let mut owned = set("b", "");
+        owned.1["metadata"]["ownerReferences"] = json!([owner("a", "u-a")]);
+        check_asked(
+            &[owned, set("a", ORPHAN)],
             REPLICASETS,
             "a",
+            &[],
             expect![[r#"
-            patch pods d/p {"metadata":{"ownerReferences":[]}}
+            patch replicasets d/b {"metadata":{"ownerReferences":[]}}
             patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
         "#]],
         );

@@ -100,7 +100,7 @@ impl Reconciler for Job {
             }
         }
         let Some(job) = job else { return plan };
-        let claimed = claim_held(view, job, &selector(job), Some(FINALIZER));
+        let claimed = claim_held(view, JOBS, job, &selector(job), Some(FINALIZER));
         plan.actions.extend(claimed.actions);
         if is_finished(job) {
             plan.actions.extend(claimed.pods.iter().filter(|p| is_tracked(p)).map(|p| untrack(p)));

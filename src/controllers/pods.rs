@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use minik_api::object;
 use minik_api::resources::PODS;
 use minik_api::selector::LabelSelector;
+use minik_api::{ResourceId, object};
 use minik_client::{Action, Narration, Object, Patch, Regarding, View};
 use serde_json::{Map, Value, json};
 
@@ -101,13 +101,20 @@ pub(crate) struct Claimed {
     pub actions: Vec<Action>,
 }
 
-/// Own Pods that match the selector; free ones that match are adopted; own ones that do not are released.
-pub(crate) fn claim(view: &View, owner: &Object, selector: &LabelSelector) -> Claimed {
-    claim_held(view, owner, selector, None)
+/// Own Pods that match the selector; free ones that match are adopted; own ones that do not are released. `resource` is
+/// the owner's.
+pub(crate) fn claim(view: &View, resource: ResourceId, owner: &Object, selector: &LabelSelector) -> Claimed {
+    claim_held(view, resource, owner, selector, None)
 }
 
 /// As `claim`, of a controller whose Pods wear a finalizer while they are its own.
-pub(crate) fn claim_held(view: &View, owner: &Object, selector: &LabelSelector, finalizer: Option<&str>) -> Claimed {
+pub(crate) fn claim_held(
+    view: &View,
+    resource: ResourceId,
+    owner: &Object,
+    selector: &LabelSelector,
+    finalizer: Option<&str>,
+) -> Claimed {
     let uid = object::uid(owner);
     let mut claimed = Claimed { pods: Vec::new(), actions: Vec::new() };
     for pod in view.owned_by(PODS, uid).filter(|p| is_controlled_by(p, uid)) {
@@ -120,13 +127,22 @@ pub(crate) fn claim_held(view: &View, owner: &Object, selector: &LabelSelector, 
     if object::is_deleting(owner) || selector.is_everything() {
         return claimed;
     }
+    let mut adoptions = Vec::new();
     for pod in view.orphans(PODS, object::namespace(owner)) {
         if is_active(pod) && selector.matches(&pod["metadata"]["labels"]) {
-            claimed.actions.push(adopt(pod, owner, finalizer));
+            adoptions.push(adopt(pod, owner, finalizer));
             claimed.pods.push(pod.clone());
         }
     }
+    claimed.actions.extend(for_the_living(resource, owner, adoptions));
     claimed
+}
+
+/// Adoptions, once the API server confirms that the one who adopts lives. An owner that was deleted and leaves its own
+/// behind frees them, and a cache can show them free before it shows their owner deleted.
+pub(crate) fn for_the_living(resource: ResourceId, owner: &Object, adoptions: Vec<Action>) -> Vec<Action> {
+    let confirmed = (!adoptions.is_empty()).then(|| Action::confirm_lives(resource, owner));
+    confirmed.into_iter().chain(adoptions).collect()
 }
 
 pub(crate) fn adopt(pod: &Object, owner: &Object, finalizer: Option<&str>) -> Action {

@@ -73,7 +73,7 @@ impl Reconciler for ReplicaSet {
 
     fn plan(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan {
         let Some(set) = view.get_key(self.resource(), key) else { return Plan::nothing() };
-        let Claimed { pods, actions } = claim(view, set, &self.selector(set));
+        let Claimed { pods, actions } = claim(view, self.resource(), set, &self.selector(set));
         let mut plan = Plan::of(actions);
         let terminating = pods.iter().filter(|p| object::is_deleting(p) && !is_terminal(p)).count();
         let active: Vec<_> = pods.into_iter().filter(|p| is_active(p)).collect();
@@ -228,10 +228,11 @@ mod tests {
             set(1),
             &pods,
             expect![[r#"
-            patch pods d/lost {"metadata":{"ownerReferences":[{"$patch":"delete","uid":"u-web"}]}}
-            patch pods d/free {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web","uid":"u-web"}]}}
-            update replicasets/status d/web {"status":{"availableReplicas":1,"fullyLabeledReplicas":1,"readyReplicas":1,"replicas":1}}
-        "#]],
+                patch pods d/lost {"metadata":{"ownerReferences":[{"$patch":"delete","uid":"u-web"}]}}
+                confirm replicasets d/web lives
+                patch pods d/free {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web","uid":"u-web"}]}}
+                update replicasets/status d/web {"status":{"availableReplicas":1,"fullyLabeledReplicas":1,"readyReplicas":1,"replicas":1}}
+            "#]],
         );
     }
 

@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
-use minik_api::object;
 use minik_api::resources::CONTROLLERREVISIONS;
 use minik_api::selector::LabelSelector;
+use minik_api::{ResourceId, object};
 use minik_client::{Action, Object, View};
 use serde_json::{Value, json};
 
 use crate::fields::{controller_ref, int, is_controlled_by, safe_hash, same};
+use crate::pods::for_the_living;
 
 /// On revisions of StatefulSets; those of DaemonSets, and the Pods of both, have `POD_HASH`.
 const HASH: &str = "controller.kubernetes.io/hash";
@@ -56,11 +57,11 @@ pub(crate) fn revision_of(object: &Value) -> Revision {
 }
 
 /// The revision of the template as it is now: found, renumbered to be the newest, or made.
-pub(crate) fn history(view: &View, owner: &Object) -> History {
+pub(crate) fn history(view: &View, resource: ResourceId, owner: &Object) -> History {
     let uid = object::uid(owner);
     let mut known: Vec<Arc<Object>> =
         view.owned_by(CONTROLLERREVISIONS, uid).filter(|r| is_controlled_by(r, uid)).cloned().collect();
-    let mut actions = adopt(view, owner);
+    let mut actions = adopt(view, resource, owner);
     known.sort_by_key(|r| (int(&r["revision"], 0), object::name(r).to_string()));
     let newest = known.last().map_or(0, |r| int(&r["revision"], 0));
     let collisions = int(&owner["status"]["collisionCount"], 0);
@@ -98,7 +99,7 @@ pub(crate) fn history(view: &View, owner: &Object) -> History {
     History { known, update, hashes, collisions: collisions + i64::from(collided), actions, collided }
 }
 
-fn adopt(view: &View, owner: &Object) -> Vec<Action> {
+fn adopt(view: &View, resource: ResourceId, owner: &Object) -> Vec<Action> {
     let selector = LabelSelector::from_object(&owner["spec"]["selector"]).unwrap_or_else(|_| LabelSelector::nothing());
     if object::is_deleting(owner) || selector.is_everything() {
         return Vec::new();
@@ -108,7 +109,7 @@ fn adopt(view: &View, owner: &Object) -> Vec<Action> {
     let adopt = |r: &Arc<Object>| {
         Action::merge(CONTROLLERREVISIONS, "", r, json!({"metadata": {"ownerReferences": [controller_ref(owner)]}}))
     };
-    matching.map(adopt).collect()
+    for_the_living(resource, owner, matching.map(adopt).collect())
 }
 
 /// Revisions that no Pod has and that are beyond the limit, oldest first.

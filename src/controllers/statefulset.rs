@@ -43,8 +43,8 @@ impl Reconciler for StatefulSet {
 
     fn plan(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan {
         let Some(set) = view.get_key(STATEFULSETS, key) else { return Plan::nothing() };
-        let history = revisions::history(view, set);
-        let claimed = claim(view, set, &selector(set));
+        let history = revisions::history(view, STATEFULSETS, set);
+        let claimed = claim(view, STATEFULSETS, set, &selector(set));
         let current = current_revision(set, &history);
         let mut look =
             Look { view, set, now, current, history, replicas: BTreeMap::new(), condemned: Vec::new(), again: None };
@@ -461,7 +461,7 @@ mod tests {
     }
     fn revision(image: &str, number: i64) -> (ResourceId, Value) {
         let view = View::of([(STATEFULSETS, set(1, image))]);
-        let history = revisions::history(&view, view.get(STATEFULSETS, "d", "db").unwrap());
+        let history = revisions::history(&view, STATEFULSETS, view.get(STATEFULSETS, "d", "db").unwrap());
         let Some(Action::Create { mut body, .. }) = history.actions.into_iter().next() else { panic!("no revision") };
         body["revision"] = number.into();
         (CONTROLLERREVISIONS, body)

@@ -4,22 +4,35 @@
 //! Called by: the test harness.
 //! Never: repeats what the tests of a plan show.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use http_body_util::{BodyExt, StreamBody};
 use minik_apiserver::{ApiServer, Config, UserInfo};
+use minik_client::{Client, Transport, TransportError};
 use minik_controllers::{Authority, TokenSigner};
 use minik_store::Store;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::Server;
+use crate::server::{InProcess, Server};
 
 const JANE: &str = "jane";
 const NODE: &str = "node";
 
 /// A server with everything `kube-controller-manager` runs.
 pub async fn cluster() -> Server {
+    cluster_over(|transport| transport).await
+}
+
+/// As `cluster`, with something between the controllers and the API server.
+async fn cluster_over<T: Transport + 'static>(wrap: impl FnOnce(InProcess) -> T) -> Server {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
@@ -32,7 +45,8 @@ pub async fn cluster() -> Server {
         (NODE.into(), UserInfo::new("system:node:n1", &["system:nodes"])),
     ];
     let server = Server(ApiServer::build(config).await.expect("an API server on an empty store"));
-    let client = server.client(&UserInfo::new("system:kube-controller-manager", &["system:authenticated"]));
+    let user = UserInfo::new("system:kube-controller-manager", &["system:authenticated"]);
+    let client = Client::new(Arc::new(wrap(server.transport(&user))));
     let mut controllers = minik_controllers::Config::new(client, ca.clone());
     controllers.authority = Some(Authority::load(&ca, &key.serialize_pem()).expect("an authority"));
     controllers.token_signer = Some(TokenSigner::load(&token_key).expect("a signer"));
@@ -243,4 +257,154 @@ async fn a_pods_claim_is_made_from_its_template_and_named_in_its_status() {
     let claim = server.get(&format!("{group}/resourceclaims/{name}")).await.ok();
     assert_eq!(claim["metadata"]["ownerReferences"][0]["name"], "p");
     assert!(name.starts_with("p-gpu-"), "{name}");
+}
+
+/// Between the controllers and the API server: tells of each request once it is answered, and lets the events of one
+/// watch through only while the gate is open.
+struct Gated {
+    to: InProcess,
+    /// Of which resource, and whether only its metadata.
+    watch: (&'static str, bool),
+    open: watch::Receiver<bool>,
+    told: mpsc::UnboundedSender<String>,
+}
+
+impl Transport for Gated {
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<minik_client::Body>, TransportError>> {
+        let (path, metadata) = self.watch;
+        let uri = request.uri().to_string();
+        let accepted = request.headers().get("accept").map_or(String::new(), |a| format!("{a:?}"));
+        let gated = uri.contains(path) && uri.contains("watch=true") && accepted.contains(METADATA) == metadata;
+        let line = format!("{} {uri} {}", request.method(), String::from_utf8_lossy(request.body()));
+        async move {
+            let response = self.to.send(request).await?;
+            // Nobody listens at the end of a test.
+            let _ = self.told.send(line);
+            if !gated {
+                return Ok(response);
+            }
+            let open = self.open.clone();
+            let frames = response.into_body().into_data_stream().then(move |data| {
+                let mut open = open.clone();
+                async move {
+                    let _ = open.wait_for(|open| *open).await;
+                    data.map(http_body::Frame::data)
+                }
+            });
+            Ok(http::Response::new(StreamBody::new(frames).boxed_unsync()))
+        }
+        .boxed()
+    }
+}
+
+const METADATA: &str = "PartialObjectMetadata";
+
+struct Gate {
+    server: Server,
+    open: watch::Sender<bool>,
+    told: mpsc::UnboundedReceiver<String>,
+}
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const REPLICASETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
+
+impl Gate {
+    /// Once the watch has begun.
+    async fn at(path: &'static str, metadata: bool) -> Self {
+        let (open, is_open) = watch::channel(true);
+        let (teller, told) = mpsc::unbounded_channel();
+        let gated = |to| Gated { to, watch: (path, metadata), open: is_open, told: teller };
+        let mut gate = Self { server: cluster_over(gated).await, open, told };
+        // As many as there are caches with that resource.
+        for _ in 0..2 {
+            gate.heard(|line| line.contains(path) && line.contains("watch=true")).await;
+        }
+        gate
+    }
+
+    fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    async fn heard(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        loop {
+            let line = self.told.recv().await.expect("the controllers run");
+            if wanted(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// A Deployment without Pods; the name of its ReplicaSet.
+    async fn deployed(&self) -> String {
+        let template =
+            json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        let body = json!({"metadata": {"name": "a", "labels": {"app": "a"}},
+            "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "a"}}, "template": template}});
+        self.server.post(DEPLOYMENTS, &body).await.ok();
+        let mut events = self.server.watch(&format!("{REPLICASETS}?watch=true")).await;
+        let made = events.next().await.expect("the watch goes on");
+        made["object"]["metadata"]["name"].as_str().expect("a name").to_string()
+    }
+
+    async fn delete(&self, propagation: &str) {
+        self.server.delete(&format!("{DEPLOYMENTS}/a?propagationPolicy={propagation}")).await.ok();
+    }
+}
+
+/// Regression: a ReplicaSet that the garbage collector did not know yet kept its reference, and was collected.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_orphaned_is_all_there_is_even_where_a_watch_lags() {
+    let gate = Gate::at("/replicasets", true).await;
+    gate.close();
+    let set = gate.deployed().await;
+    gate.delete("Orphan").await;
+    until_gone(&gate.server, DEPLOYMENTS, "a").await;
+    let orphan = gate.server.get(&format!("{REPLICASETS}/{set}")).await.ok();
+    assert_eq!(orphan["metadata"]["ownerReferences"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_waits_in_the_foreground_for_what_a_lagging_watch_has_not_shown() {
+    let mut gate = Gate::at("/replicasets", true).await;
+    gate.close();
+    let set = gate.deployed().await;
+    let mut events = gate.server.watch("/apis/apps/v1/replicasets?watch=true").await;
+    let mut owners = gate.server.watch("/apis/apps/v1/deployments?watch=true").await;
+    gate.delete("Foreground").await;
+    let asked = |line: &str| line.starts_with("GET /apis/apps/v1/namespaces/default/replicasets?limit=");
+    let freed = |line: &str| line.starts_with("PATCH") && line.contains("/deployments/a");
+    gate.heard(|line| asked(line) || freed(line)).await;
+    gate.open.send_replace(true);
+    let mut version = Vec::new();
+    for events in [&mut events, &mut owners] {
+        let ended = loop {
+            let event = events.next().await.expect("the watch goes on");
+            if event["type"] == "DELETED" {
+                break event["object"]["metadata"].clone();
+            }
+        };
+        version.push(ended["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok()).expect("a version"));
+    }
+    assert!(version[0] < version[1], "{set} went after its owner: {version:?}");
+}
+
+/// Regression: freed by the end of its Deployment, a ReplicaSet was adopted again, because that end was not seen yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_deleted_adopts_nothing_even_where_a_watch_lags() {
+    let mut gate = Gate::at("/deployments", false).await;
+    let set = gate.deployed().await;
+    gate.close();
+    gate.delete("Orphan").await;
+    until_gone(&gate.server, DEPLOYMENTS, "a").await;
+    let confirmed = |line: &str| line.starts_with(&format!("GET {DEPLOYMENTS}/a "));
+    let adopted = |line: &str| line.starts_with("PATCH") && line.contains("\"controller\":true");
+    let heard = gate.heard(|line| confirmed(line) || adopted(line)).await;
+    assert!(confirmed(&heard), "{heard}");
+    gate.open.send_replace(true);
+    let orphan = gate.server.get(&format!("{REPLICASETS}/{set}")).await.ok();
+    assert_eq!(orphan["metadata"]["ownerReferences"], Value::Null);
 }

@@ -13,7 +13,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use minik_apiserver::body::{self, Body};
 use minik_apiserver::{ApiServer, Config, UserInfo};
-use minik_client::{Client, Transport, TransportError, body_from_bytes};
+use minik_client::{Transport, TransportError, body_from_bytes};
 use minik_store::Store;
 use serde_json::Value;
 
@@ -66,9 +66,9 @@ impl Server {
         self.answer(request).await
     }
 
-    /// A client whose requests come from `user`.
-    pub fn client(&self, user: &UserInfo) -> Client {
-        Client::new(Arc::new(InProcess { server: self.0.clone(), user: Arc::new(user.clone()) }))
+    /// For a client whose requests come from `user`.
+    pub fn transport(&self, user: &UserInfo) -> InProcess {
+        InProcess { server: self.0.clone(), user: Arc::new(user.clone()) }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -115,7 +115,7 @@ impl Server {
     }
 }
 
-struct InProcess {
+pub struct InProcess {
     server: Arc<ApiServer>,
     user: Arc<UserInfo>,
 }
