@@ -35,12 +35,12 @@ struct Handle {
 pub struct Pods(Arc<Mutex<HashMap<String, Handle>>>);
 
 impl Pods {
-    /// The pod of that name as its worker last saw it; the newest, should there be two.
+    /// The pod of that name as its worker last saw it. One that the API server has no more is still being ended here, but
+    /// its name belongs to whoever comes next.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Shown> {
-        let all = self.all();
-        all.into_iter()
-            .filter(|s| s.pod.namespace() == namespace && s.pod.name() == name)
-            .max_by_key(|s| s.pod.metadata.creation_timestamp.clone())
+        let all = self.0.lock();
+        let mut there = all.values().filter(|h| !h.inbox.borrow().gone).filter_map(|h| h.shown.borrow().clone());
+        there.find(|s| s.pod.namespace() == namespace && s.pod.name() == name)
     }
 
     /// What the worker of that pod sees, as it changes.
@@ -182,4 +182,34 @@ fn uid_of(event: &cri::ContainerEventResponse) -> Option<String> {
     let of_sandbox = event.pod_sandbox_status.as_ref().and_then(|s| s.metadata.as_ref()).map(|m| m.uid.clone());
     let of_container = || event.containers_statuses.iter().find_map(|c| c.labels.get(names::POD_UID).cloned());
     of_sandbox.filter(|uid| !uid.is_empty()).or_else(of_container)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::observed::Observed;
+
+    fn put(pods: &Pods, uid: &str, gone: bool) {
+        let metadata =
+            json!({"name": "db-0", "namespace": "default", "uid": uid, "creationTimestamp": "2026-01-01T00:00:00Z"});
+        let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "db", "image": "box:1"}]}});
+        let pod = Arc::new(Pod::parse(&pod).expect("a pod"));
+        let (inbox, _) = watch::channel(Inbox { pod: pod.clone(), gone, pokes: 0 });
+        let shown = Shown { pod, seen: Arc::new(Observed::default()), status: Default::default() };
+        let (_, shown) = watch::channel(Some(shown));
+        pods.0.lock().insert(uid.into(), Handle { inbox, shown });
+    }
+
+    /// Regression: `kubectl exec` reached the Pod that was deleted, not the one of its name made within the same second.
+    #[test]
+    fn a_name_belongs_to_the_pod_that_the_api_server_has() {
+        let pods = Pods::default();
+        let found = || pods.find("default", "db-0").map(|s| s.pod.uid.clone());
+        (0..20).for_each(|n| put(&pods, &format!("old-{n}"), true));
+        assert_eq!(found(), None);
+        put(&pods, "new", false);
+        assert_eq!(found().as_deref(), Some("new"));
+    }
 }
