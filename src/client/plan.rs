@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use minik_api::{ObjectKey, ResourceId, object};
 use serde_json::{Map, Value};
 
@@ -19,6 +19,9 @@ use crate::events::{EventType, Regarding};
 use crate::object::Object;
 use crate::params::{DeleteParams, Patch};
 use crate::view::View;
+
+/// Longer than a watch takes to show something.
+const UNSEEN_MAX: SignedDuration = SignedDuration::from_secs(5);
 
 /// A controller: sees a snapshot, answers with what should be done. Same snapshot, same answer.
 pub trait Reconciler: Send + Sync {
@@ -183,6 +186,11 @@ impl Narration {
 impl Plan {
     pub fn nothing() -> Plan {
         Plan::default()
+    }
+    /// Nothing yet, because the API server has what the cache does not show. When it does, its change brings the key again;
+    /// the time is for what comes and goes while a watch that broke off is listed anew.
+    pub fn until_seen(now: Timestamp) -> Plan {
+        Plan { requeue_at: Some(now + UNSEEN_MAX), ..Plan::default() }
     }
     pub fn of(actions: Vec<Action>) -> Plan {
         Plan { actions, ..Plan::default() }

@@ -2,7 +2,7 @@
 //!
 //! Owns: the finalizer `kubernetes.io/pvc-protection` and the condition Unused (KEP-5541).
 //! Called by: the driver.
-//! Never: looks at volumes.
+//! Never: looks at volumes; lets a claim go because its cache knows of no Pod that uses it.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use minik_api::resources::{PERSISTENTVOLUMECLAIMS, PODS};
 use minik_api::volume_binding::{self as binding, Use};
 use minik_api::{ObjectKey, ResourceId, object};
-use minik_client::{Action, Change, Object, Plan, Reconciler, View};
+use minik_client::{Action, Change, Object, Plan, Question, Reconciler, View};
 use serde_json::{Value, json};
 
 use crate::conditions;
-use crate::fields::{text, time};
+use crate::fields::{list, text, time};
 use crate::pods::is_terminal;
 
 const FINALIZER: &str = "kubernetes.io/pvc-protection";
@@ -56,16 +56,29 @@ impl Reconciler for ClaimProtection {
         let deleting = object::is_deleting(claim);
         let pods = || view.list(PODS, &key.namespace);
         let action = if deleting && protected {
-            (!pods().any(|pod| keeps(pod, claim))).then(|| without_finalizer(PERSISTENTVOLUMECLAIMS, claim, FINALIZER))
+            return if pods().any(|pod| keeps(pod, claim)) { Plan::nothing() } else { free_if_unused(claim) };
         } else if !deleting && !protected {
-            Some(with_finalizer(PERSISTENTVOLUMECLAIMS, claim, FINALIZER))
+            with_finalizer(PERSISTENTVOLUMECLAIMS, claim, FINALIZER)
         } else if !deleting && claim["status"]["phase"] == "Bound" {
-            Some(tell_use(claim, pods().any(|pod| refers(pod, claim)), now))
+            tell_use(claim, pods().any(|pod| refers(pod, claim)), now)
         } else {
             None
         };
-        Plan::of(action.flatten().into_iter().collect())
+        Plan::of(action.into_iter().collect())
     }
+}
+
+/// With the claim goes its data, so that the API server is asked for a Pod that the cache does not show yet.
+fn free_if_unused(claim: &Arc<Object>) -> Plan {
+    let path = format!("/api/v1/namespaces/{}/pods", object::namespace(claim));
+    let claim = claim.clone();
+    Plan::asking(vec![Question::Get { path }], move |answers, now| {
+        let Some(Ok(pods)) = answers.first() else { return Plan::until_seen(now) };
+        if list(&pods["items"]).iter().any(|pod| keeps(pod, &claim)) {
+            return Plan::until_seen(now);
+        }
+        Plan::of(without_finalizer(PERSISTENTVOLUMECLAIMS, &claim, FINALIZER).into_iter().collect())
+    })
 }
 
 /// The kubelet is done with it, or it was removed by force.
@@ -129,6 +142,14 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn check(deleting: bool, pods: &[Value], wanted: Expect) {
+        wanted.assert_eq(&plan(deleting, pods).to_string());
+    }
+    /// Of a claim being deleted that no Pod in the cache uses, when the API server has these.
+    fn check_asked(pods: &[Value], wanted: Expect) {
+        let answers = vec![Ok(json!({"items": pods}))];
+        wanted.assert_eq(&plan(true, &[]).answered(answers, Timestamp::UNIX_EPOCH).to_string());
+    }
+    fn plan(deleting: bool, pods: &[Value]) -> Plan {
         let mut claim = json!({"metadata": {"namespace": "d", "name": "data", "uid": "u", "finalizers": [FINALIZER]},
             "status": {"phase": "Bound"}});
         if deleting {
@@ -136,8 +157,7 @@ mod tests {
         }
         let pods = pods.iter().map(|p| (PODS, p.clone()));
         let view = View::of(pods.chain([(PERSISTENTVOLUMECLAIMS, claim)]));
-        let plan = ClaimProtection.plan(&view, &ObjectKey::new("d", "data"), Timestamp::UNIX_EPOCH);
-        wanted.assert_eq(&plan.to_string());
+        ClaimProtection.plan(&view, &ObjectKey::new("d", "data"), Timestamp::UNIX_EPOCH)
     }
     fn pod(node: &str, phase: &str) -> Value {
         json!({"metadata": {"namespace": "d", "name": "p"}, "status": {"phase": phase}, "spec": {"nodeName": node,
@@ -148,13 +168,22 @@ mod tests {
     fn a_claim_being_deleted_goes_when_no_pod_on_a_node_uses_it() {
         check(true, &[pod("n1", "Running")], expect![[""]]);
         check(true, &[pod("n1", "Succeeded")], expect![[""]]);
+        let asks = || expect![["ask /api/v1/namespaces/d/pods\n"]];
+        check(true, &[pod("", "Pending")], asks());
+        check(true, &[], asks());
         let gone = || {
             expect![[r#"
                 update persistentvolumeclaims d/data {"metadata":{"finalizers":[]}}
             "#]]
         };
-        check(true, &[pod("", "Pending")], gone());
-        check(true, &[], gone());
+        check_asked(&[], gone());
+        check_asked(&[pod("", "Pending")], gone());
+    }
+
+    /// Regression: where the watch of Pods lagged behind that of claims, a claim went with its data while a Pod used it.
+    #[test]
+    fn a_pod_that_the_cache_does_not_show_keeps_its_claim() {
+        check_asked(&[pod("n1", "Running")], expect![["again at 1970-01-01T00:00:05Z\n"]]);
     }
 
     #[test]

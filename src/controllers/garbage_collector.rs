@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use minik_api::{ObjectKey, ResourceId, object};
 use minik_client::{
     Action, Answer, Change, DeleteParams, Object, Patch, Plan, Propagation, Question, Reconciler, View, intern,
@@ -21,10 +21,6 @@ use crate::fields::text;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
-
-/// Until an owner is looked at again whose dependents the API server has and the cache has not. They show in the cache
-/// much sooner, unless they go before a watch that broke off is listed anew.
-const UNSEEN_MAX: SignedDuration = SignedDuration::from_secs(5);
 
 pub(crate) struct GarbageCollector {
     pub discovered: Watched,
@@ -250,8 +246,7 @@ impl GarbageCollector {
         self.asking_for_dependents(view, target, move |dependents, now| {
             let uid = object::uid(&owner);
             if dependents.iter().any(|(_, d)| blocks(d, uid)) {
-                // Their own turn comes when the cache has them.
-                return Plan { requeue_at: Some(now + UNSEEN_MAX), ..Plan::nothing() };
+                return Plan::until_seen(now);
             }
             Plan::of(vec![drop_finalizer(resource, &owner, FOREGROUND)])
         })
