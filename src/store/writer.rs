@@ -79,7 +79,11 @@ impl Desk {
     }
 
     fn is_quick(&self) -> bool {
-        self.took <= QUICK && !self.disk.as_ref().is_some_and(Disk::is_full)
+        self.took <= QUICK && !self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.disk.as_ref().is_some_and(Disk::is_full)
     }
 }
 
@@ -231,11 +235,14 @@ pub(crate) fn run(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
             batch.push(next.writes);
             replies.push(next.reply);
         }
-        for (reply, outcome) in replies.into_iter().zip(shared.commit(&mut desk, batch)) {
+        let outcomes = shared.commit(&mut desk, batch);
+        // Who is answered and writes again at once finds the desk free, unless there is something to do here.
+        let mut busy = desk.is_full().then_some(desk);
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A caller that went away has its write all the same.
             let _ = reply.send(outcome);
         }
-        if let Some(disk) = &mut desk.disk {
+        if let Some(disk) = busy.as_deref_mut().and_then(|desk| desk.disk.as_mut()) {
             disk.settle();
         }
     }
