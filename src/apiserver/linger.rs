@@ -5,8 +5,9 @@
 //! Never: reads; waits for longer than a small write does for its disk.
 //!
 //! Who sends one request after the other sends the next one before a thread has gone to sleep and is awake again, and that
-//! is what both would spend their time with. What is ready to run meanwhile finds another worker; a packet of another
-//! client may have to wait for as long, once: then there are two who ask, and nobody waits awake for either.
+//! is what both would spend their time with. What is ready to run meanwhile finds another worker, but for what was woken
+//! last, such as a watch of what was just written: tokio keeps that for this one. A packet of another client may have to
+//! wait for as long, once: then there are two who ask, and nobody waits awake for either.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
