@@ -23,7 +23,7 @@ const AWAKE_MAX: Duration = Duration::from_micros(200);
 /// are rare, waiting awake may keep one from the very client.
 const WANTED_MAX: u32 = 64;
 
-/// How many requests began on the HTTP/2 connections of a server.
+/// How many requests began on the connections of a server.
 pub type Requests = Arc<AtomicUsize>;
 
 /// How often in a row a client asked one thing after the other, each at once, and nobody else meanwhile.

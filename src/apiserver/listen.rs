@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -140,7 +141,7 @@ async fn connect(
     let _ = stream.set_nodelay(true);
     probe(&stream);
     let mut peer = Peer { address: Some(address), ..Peer::default() };
-    let Some(acceptor) = tls else { return converse_http1(core, stream, peer, cancel).await };
+    let Some(acceptor) = tls else { return converse_http1(core, stream, requests, peer, cancel).await };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(mut stream)) => {
             stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
@@ -152,7 +153,7 @@ async fn connect(
                 let linger = if workers > 1 { Linger::new(stream.get_ref().0, requests) } else { None };
                 converse_http2(core, stream, linger, peer, cancel).await;
             } else {
-                converse_http1(core, stream, peer, cancel).await;
+                converse_http1(core, stream, requests, peer, cancel).await;
             }
         }
         Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
@@ -185,14 +186,18 @@ fn service(
     })
 }
 
-async fn converse_http1<S>(core: Arc<Core>, stream: S, peer: Peer, cancel: CancellationToken)
+async fn converse_http1<S>(core: Arc<Core>, stream: S, requests: Requests, peer: Peer, cancel: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    let connection =
-        builder.serve_connection(TokioIo::new(stream), service(core, peer, Pace::default())).with_upgrades();
+    let answers = service(core, peer, Pace::default());
+    let counted = service_fn(move |request| {
+        requests.fetch_add(1, Ordering::Relaxed);
+        answers.call(request)
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), counted).with_upgrades();
     to_its_end(Box::pin(connection), |connection| connection.as_mut().graceful_shutdown(), cancel).await;
 }
 
