@@ -26,12 +26,19 @@ use tokio::runtime::Builder;
 use watchers::{Fan, Scope, delivery};
 
 const PODS_COUNT: usize = 10_000;
+const MAPS_COUNT: usize = 14_000;
 const GETS: usize = 5_000;
-/// In flight, and how many ConfigMaps are made, then replaced.
-const WRITES: [(usize, usize); 2] = [(16, 4_000), (256, 8_000)];
-/// With one in flight: how many before it is the next server's turn, and how many turns.
-const ALONE: usize = 200;
-const TURNS: usize = 10;
+/// So many ConfigMaps are made, later replaced, before it is the next server's turn.
+struct Writes {
+    in_flight: usize,
+    count: usize,
+    turns: usize,
+}
+const WRITES: [Writes; 3] = [
+    Writes { in_flight: 1, count: 200, turns: 10 },
+    Writes { in_flight: 16, count: 2_000, turns: 4 },
+    Writes { in_flight: 256, count: 4_000, turns: 4 },
+];
 const UPDATED: usize = 1_000;
 const POD_CREATES_IN_FLIGHT: usize = 64;
 const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
@@ -65,6 +72,11 @@ struct Rows(Vec<Row>);
 impl Rows {
     fn add(&mut self, what: impl Into<String>, unit: Unit, value: f64, promise: &'static str) {
         self.0.push(Row { what: what.into(), unit, value, promise });
+    }
+
+    fn paced(&mut self, what: &str, in_flight: usize, pace: &Pace) {
+        self.add(format!("{what}, {in_flight} in flight"), Unit::PerSecond, pace.per_second(), ">= 5x");
+        self.add("  p99 of one", Unit::Milliseconds, pace.p99_ms(), "");
     }
 }
 
@@ -109,54 +121,54 @@ async fn lists(client: &Client, floor: &Client, rows: &mut Rows) -> Result<()> {
     Ok(())
 }
 
-/// Writes one after the other, in turn with the other server's and the floor's: how fast a disk syncs, and how fast a
-/// processor wakes up, changes from minute to minute, and befalls all of them.
-async fn alone(servers: &[&Server]) -> Result<Vec<Vec<Row>>> {
+/// Writes, in turn with the other server's and, one after the other, with the floor's: how fast a disk syncs, and how fast
+/// a processor wakes up, changes from minute to minute, and befalls all of them.
+async fn writes(servers: &[&Server]) -> Result<Vec<Rows>> {
     let floor = Floor::start()?;
-    let mut floor_made = Pace::default();
-    let (mut made, mut replaced) = (vec![Pace::default(); servers.len()], vec![Pace::default(); servers.len()]);
-    for _ in 0..TURNS {
-        for (server, made) in servers.iter().zip(&mut made) {
-            made.join(creates(&server.client, CONFIG_MAPS, load::config_map(), ALONE, 1).await?);
+    let mut rows: Vec<Rows> = servers.iter().map(|_| Rows::default()).collect();
+    for writes in &WRITES {
+        let (mut made, mut floor_made) = (vec![Pace::default(); servers.len()], Pace::default());
+        for _ in 0..writes.turns {
+            for (server, made) in servers.iter().zip(&mut made) {
+                let maps = load::config_map();
+                made.join(creates(&server.client, CONFIG_MAPS, maps, writes.count, writes.in_flight).await?);
+            }
+            if writes.in_flight == 1 {
+                floor_made.join(creates(&floor.client, "/", load::config_map(), writes.count, 1).await?);
+            }
         }
-        floor_made.join(creates(&floor.client, "/", load::config_map(), ALONE, 1).await?);
+        for (rows, made) in rows.iter_mut().zip(&made) {
+            rows.paced("ConfigMap creates", writes.in_flight, made);
+            if writes.in_flight == 1 {
+                rows.add("  floor: as many bytes written and synced", Unit::PerSecond, floor_made.per_second(), "");
+            }
+        }
     }
     let mut maps = Vec::new();
     for server in servers {
         maps.push(names(&server.client, CONFIG_MAPS, UPDATED).await?);
     }
-    for turn in 0..TURNS {
-        for ((server, maps), replaced) in servers.iter().zip(&maps).zip(&mut replaced) {
-            replaced.join(updates(&server.client, maps, turn * ALONE, ALONE, 1).await?);
+    for writes in &WRITES {
+        let mut replaced = vec![Pace::default(); servers.len()];
+        for turn in 0..writes.turns {
+            for ((server, maps), replaced) in servers.iter().zip(&maps).zip(&mut replaced) {
+                let first = turn * writes.count;
+                replaced.join(updates(&server.client, maps, first, writes.count, writes.in_flight).await?);
+            }
+        }
+        for (rows, replaced) in rows.iter_mut().zip(&replaced) {
+            rows.paced("ConfigMap updates", writes.in_flight, replaced);
         }
     }
-    let rows = made.iter().zip(&replaced).map(|(made, replaced)| {
-        let mut rows = Rows::default();
-        rows.add("ConfigMap creates, 1 in flight", Unit::PerSecond, made.per_second(), ">= 5x");
-        rows.add("  p99 of one", Unit::Milliseconds, made.p99_ms(), "");
-        rows.add("  floor: as many bytes written and synced", Unit::PerSecond, floor_made.per_second(), "");
-        rows.add("ConfigMap updates, 1 in flight", Unit::PerSecond, replaced.per_second(), ">= 5x");
-        rows.add("  p99 of one", Unit::Milliseconds, replaced.p99_ms(), "");
-        rows.0
-    });
-    Ok(rows.collect())
+    Ok(rows)
 }
 
 async fn measure(server: &Server) -> Result<Vec<Row>> {
     let (client, floor, mut rows) = (&server.client, Floor::start()?, Rows::default());
     rows.add("process start to /readyz", Unit::Milliseconds, server.ready.as_secs_f64() * 1e3, ">= 20x");
     rows.add("RSS idle", Unit::Megabytes, server.rss_mb(), ">= 10x");
-    for (in_flight, count) in WRITES {
-        let pace = creates(client, CONFIG_MAPS, load::config_map(), count, in_flight).await?;
-        rows.add(format!("ConfigMap creates, {in_flight} in flight"), Unit::PerSecond, pace.per_second(), ">= 5x");
-        rows.add("  p99 of one", Unit::Milliseconds, pace.p99_ms(), "");
-    }
+    creates(client, CONFIG_MAPS, load::config_map(), MAPS_COUNT, 256).await?;
     let maps = names(client, CONFIG_MAPS, UPDATED).await?;
-    for (in_flight, count) in WRITES {
-        let pace = updates(client, &maps, 0, count, in_flight).await?;
-        rows.add(format!("ConfigMap updates, {in_flight} in flight"), Unit::PerSecond, pace.per_second(), ">= 5x");
-        rows.add("  p99 of one", Unit::Milliseconds, pace.p99_ms(), "");
-    }
     account(client).await?;
     let pace = creates(client, PODS, load::pod(), PODS_COUNT, POD_CREATES_IN_FLIGHT).await?;
     rows.add(format!("Pod creates, {POD_CREATES_IN_FLIGHT} in flight"), Unit::PerSecond, pace.per_second(), ">= 5x");
@@ -218,13 +230,11 @@ fn main() -> Result<()> {
 
 async fn compare() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut ours = Vec::new();
-    let mut theirs = {
+    let (mut ours, mut theirs) = {
         let (minik, upstream) = (Server::minik().await?, Server::upstream().await?);
         let servers: Vec<&Server> = std::iter::once(&minik).chain(&upstream).collect();
-        let mut rows = alone(&servers).await?.into_iter();
-        ours.extend(rows.next().context("minik is the first")?);
-        rows.next()
+        let mut rows = writes(&servers).await?.into_iter().map(|rows| rows.0);
+        (rows.next().context("minik is the first")?, rows.next())
     };
     // One after the other: side by side they would share the cores.
     ours.extend(measure(&Server::minik().await?).await.context("minik")?);
