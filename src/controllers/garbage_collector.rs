@@ -2,8 +2,8 @@
 //!
 //! Owns: the graph of owner references, over every resource there is.
 //! Called by: the driver, on a cache of the metadata of all resources.
-//! Never: deletes because its cache does not know an owner, or lets an owner go because its cache knows of no dependents;
-//! the API server is asked first. What one watch has shown, another may not have yet.
+//! Never: deletes because its cache does not know an owner, or lets an owner go because its cache knows of no
+//! dependents; the API server is asked first.
 
 use std::sync::Arc;
 
@@ -210,8 +210,8 @@ impl GarbageCollector {
         Plan::of(actions)
     }
 
-    /// Asks the API server for everything that names the target as its owner, and plans with that. Of a resource that cannot be
-    /// listed now, only the cache can tell.
+    /// Asks the API server for everything that names the target as its owner, and plans with that. Of a resource that
+    /// cannot be listed now, only the cache can tell.
     fn asking_for_dependents(
         &self,
         view: &View,
