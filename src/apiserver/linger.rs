@@ -24,7 +24,19 @@ const AWAKE_MAX: Duration = Duration::from_micros(200);
 const WANTED_MAX: u32 = 64;
 
 /// How many requests began on the connections of a server.
-pub type Requests = Arc<AtomicUsize>;
+#[derive(Clone, Default)]
+pub struct Requests(Arc<AtomicUsize>);
+
+impl Requests {
+    /// So many more begin; how many that makes.
+    pub fn begin(&self, more: usize) -> usize {
+        self.0.fetch_add(more, Ordering::Relaxed) + more
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// How often in a row a client asked one thing after the other, each at once, and nobody else meanwhile.
 #[derive(Clone, Default)]
@@ -78,7 +90,7 @@ impl Linger {
 
     /// So many requests have come.
     pub fn asked(&mut self, requests: usize, now: Instant) {
-        let count = self.begun.fetch_add(requests, Ordering::Relaxed) + requests;
+        let count = self.begun.begin(requests);
         let is_next = |(at, before)| count == before + 1 && now.duration_since(at) <= AWAKE_MAX;
         let quick = if self.answered.is_some_and(is_next) { self.pace.count().saturating_add(1) } else { 0 };
         self.pace.0.store(quick, Ordering::Relaxed);
@@ -87,7 +99,7 @@ impl Linger {
     /// All of them are answered.
     pub fn answered(&mut self, clock: impl Fn() -> Instant) -> End {
         let start = clock();
-        let begun = self.begun.load(Ordering::Relaxed);
+        let begun = self.begun.count();
         self.answered = Some((start, begun));
         if self.pace.count() < self.wanted {
             return End::NotQuick;
@@ -97,7 +109,7 @@ impl Linger {
                 self.wanted = 1;
                 return End::Readable;
             }
-            if self.begun.load(Ordering::Relaxed) != begun {
+            if self.begun.count() != begun {
                 return End::Others;
             }
             if clock().duration_since(start) > AWAKE_MAX {
@@ -181,13 +193,13 @@ mod tests {
     #[test]
     fn whoever_else_asks_is_not_kept_waiting() {
         let mut fixture = fixture();
-        fixture.begun.fetch_add(1, Ordering::Relaxed);
+        fixture.begun.begin(1);
         assert_eq!(fixture.exchange(AWAKE_MAX / 2), End::NotQuick, "another asked in between");
         fixture.linger.asked(1, fixture.now.get());
         let begun = fixture.begun.clone();
         let now = fixture.now.get();
         let ended = fixture.linger.answered(|| {
-            begun.fetch_add(1, Ordering::Relaxed);
+            begun.begin(1);
             now
         });
         assert_eq!(ended, End::Others);

@@ -6,7 +6,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -194,7 +193,7 @@ where
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     let answers = service(core, peer, Pace::default());
     let counted = service_fn(move |request| {
-        requests.fetch_add(1, Ordering::Relaxed);
+        requests.begin(1);
         answers.call(request)
     });
     let connection = builder.serve_connection(TokioIo::new(stream), counted).with_upgrades();

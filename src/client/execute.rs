@@ -18,7 +18,6 @@ use crate::error::Error;
 use crate::events::{EventRecorder, EventType};
 use crate::params::{DeleteParams, ListParams};
 use crate::plan::{Action, Answer, Failure, Narration, Question};
-use crate::reflector::PAGE_ITEMS;
 use crate::verbs::Client;
 
 /// In flight at once within one plan.
@@ -84,17 +83,11 @@ impl Executor {
     }
 
     async fn owned_by(&self, resource: ResourceId, namespace: &str, uid: &str) -> Answer {
-        let mut page = ListParams { limit: PAGE_ITEMS, ..ListParams::default() };
+        let is_owned = |o: &Value| object::owner_references(o).iter().any(|owner| owner["uid"] == uid);
         let mut owned: Vec<Value> = Vec::new();
-        loop {
-            let list = self.client.list_metadata(resource, namespace, &page).await?;
-            let is_owned = |o: &Value| object::owner_references(o).iter().any(|owner| owner["uid"] == uid);
-            owned.extend(list.items.into_iter().filter(is_owned));
-            if list.continue_token.is_empty() {
-                return Ok(owned.into());
-            }
-            page.continue_token = list.continue_token;
-        }
+        let keep = |page: Vec<Value>| owned.extend(page.into_iter().filter(is_owned));
+        self.client.list_pages(resource, namespace, ListParams::default(), true, keep).await?;
+        Ok(owned.into())
     }
 
     async fn group(&self, group: Vec<Action>) -> Executed {

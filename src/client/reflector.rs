@@ -17,8 +17,6 @@ use crate::params::{ListParams, WatchParams};
 use crate::verbs::Client;
 use crate::watch::{WatchEvent, WatchStream};
 
-/// What client-go's pager asks for: keeps one answer in the tens of megabytes.
-pub(crate) const PAGE_ITEMS: u32 = 500;
 /// As client-go: a watch is renewed by the client every 5 to 10 minutes, spread so that not all renew at once.
 const WATCH_SECONDS_MIN: u32 = 300;
 /// Beyond the server's own limit, after which a silent connection is taken for dead.
@@ -75,27 +73,17 @@ pub(crate) async fn run(client: Client, cache: Cache, resource: ResourceId, sele
 }
 
 async fn relist(client: &Client, cache: &Cache, r: ResourceId, selection: &Selection) -> Result<String, Error> {
-    let mut params = ListParams {
+    let params = ListParams {
         label_selector: selection.label_selector.clone(),
         field_selector: selection.field_selector.clone(),
-        limit: PAGE_ITEMS,
         ..ListParams::default()
     };
     let mut items: Vec<Value> = Vec::new();
-    loop {
-        let page = if selection.metadata_only {
-            client.list_metadata(r, &selection.namespace, &params).await?
-        } else {
-            client.list(r, &selection.namespace, &params).await?
-        };
-        items.extend(page.items);
-        if page.continue_token.is_empty() {
-            debug!(resource = %r.qualified(), items = items.len(), version = %page.resource_version, "listed");
-            cache.replace(r, items, page.resource_version.parse().unwrap_or(0));
-            return Ok(page.resource_version);
-        }
-        params.continue_token = page.continue_token;
-    }
+    let keep = |page| items.extend(page);
+    let version = client.list_pages(r, &selection.namespace, params, selection.metadata_only, keep).await?;
+    debug!(resource = %r.qualified(), items = items.len(), %version, "listed");
+    cache.replace(r, items, version.parse().unwrap_or(0));
+    Ok(version)
 }
 
 /// Watches from `at` and keeps it at the last version seen; ends when the server ends the watch.

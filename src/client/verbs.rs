@@ -30,6 +30,8 @@ const ANSWER_SECONDS_MAX: u64 = 65;
 /// A server that is full says so with 429 and Retry-After; client-go tries as often.
 const RETRIES_MAX: u32 = 10;
 const RETRY_AFTER_SECONDS_MAX: u64 = 30;
+/// What client-go's pager asks for: keeps one answer in the tens of megabytes.
+const PAGE_ITEMS: u32 = 500;
 /// Plain JSON is the fallback for servers that cannot transform.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -100,6 +102,27 @@ impl Client {
     /// Only the `metadata` of each object.
     pub async fn list_metadata(&self, r: ResourceId, namespace: &str, p: &ListParams) -> Result<List, Error> {
         self.list_as(r, namespace, p, METADATA_LIST).await
+    }
+
+    /// All of them a page after the other, so that no answer is large; the version of the list.
+    pub(crate) async fn list_pages(
+        &self,
+        r: ResourceId,
+        namespace: &str,
+        mut params: ListParams,
+        metadata_only: bool,
+        mut each: impl FnMut(Vec<Value>),
+    ) -> Result<String, Error> {
+        let accept = if metadata_only { METADATA_LIST } else { "application/json" };
+        params.limit = PAGE_ITEMS;
+        loop {
+            let page = self.list_as(r, namespace, &params, accept).await?;
+            each(page.items);
+            if page.continue_token.is_empty() {
+                return Ok(page.resource_version);
+            }
+            params.continue_token = page.continue_token;
+        }
     }
 
     async fn list_as(&self, r: ResourceId, namespace: &str, p: &ListParams, accept: &str) -> Result<List, Error> {

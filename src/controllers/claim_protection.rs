@@ -55,11 +55,13 @@ impl Reconciler for ClaimProtection {
         let protected = object::finalizers(claim).any(|f| f == FINALIZER);
         let deleting = object::is_deleting(claim);
         let pods = || view.list(PODS, &key.namespace);
-        let action = if deleting && protected {
-            return if pods().any(|pod| keeps(pod, claim)) { Plan::nothing() } else { free_if_unused(claim) };
-        } else if !deleting && !protected {
+        if deleting {
+            let free = protected && !pods().any(|pod| keeps(pod, claim));
+            return if free { free_if_unused(claim) } else { Plan::nothing() };
+        }
+        let action = if !protected {
             with_finalizer(PERSISTENTVOLUMECLAIMS, claim, FINALIZER)
-        } else if !deleting && claim["status"]["phase"] == "Bound" {
+        } else if claim["status"]["phase"] == "Bound" {
             tell_use(claim, pods().any(|pod| refers(pod, claim)), now)
         } else {
             None

@@ -331,9 +331,9 @@ mod tests {
     fn check(objects: &[(ResourceId, Value)], of: ResourceId, name: &str, expected: Expect) {
         expected.assert_eq(&plan(objects, of, name).to_string());
     }
-    /// What follows when the API server has these Pods, and ReplicaSets cannot be listed.
-    fn check_asked(objects: &[(ResourceId, Value)], of: ResourceId, name: &str, pods: &[Value], expected: Expect) {
-        let plan = plan(objects, of, name);
+    /// What follows for ReplicaSet `a` when the API server has these Pods, and ReplicaSets cannot be listed.
+    fn check_asked(objects: &[(ResourceId, Value)], pods: &[Value], expected: Expect) {
+        let plan = plan(objects, REPLICASETS, "a");
         let questions = plan.ask.as_ref().map_or(&[][..], |ask| &ask.questions);
         let unavailable = || Error::Status(Box::new(Status::internal("not now")));
         let answer = |question: &Question| match question {
@@ -342,6 +342,12 @@ mod tests {
         };
         let answers = questions.iter().map(answer).collect();
         expected.assert_eq(&plan.answered(answers, Timestamp::UNIX_EPOCH).to_string());
+    }
+
+    fn finalizer_goes() -> Expect {
+        expect![[r#"
+            patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
+        "#]]
     }
 
     #[test]
@@ -440,20 +446,10 @@ mod tests {
             delete pods d/p
         "#]],
         );
-        check_asked(
-            &objects[1..],
-            REPLICASETS,
-            "a",
-            &[],
-            expect![[r#"
-            patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
-        "#]],
-        );
+        check_asked(&objects[1..], &[], finalizer_goes());
         let unseen = pod(&[owner("a", "u-a")]).1;
         check_asked(
             &[objects[1].clone(), pod(&[])],
-            REPLICASETS,
-            "a",
             &[unseen],
             expect![[r#"
                 again at 1970-01-01T00:00:05Z
@@ -477,23 +473,13 @@ mod tests {
         );
         check_asked(
             &[objects[1].clone(), pod(&[])],
-            REPLICASETS,
-            "a",
             &[owned.1],
             expect![[r#"
                 patch pods d/p {"metadata":{"ownerReferences":[]}}
                 patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
             "#]],
         );
-        check_asked(
-            &objects,
-            REPLICASETS,
-            "a",
-            &[],
-            expect![[r#"
-            patch replicasets d/a {"metadata":{"finalizers":["x/y"]}}
-        "#]],
-        );
+        check_asked(&objects, &[], finalizer_goes());
     }
 
     #[test]
@@ -502,8 +488,6 @@ mod tests {
         owned.1["metadata"]["ownerReferences"] = json!([owner("a", "u-a")]);
         check_asked(
             &[owned, set("a", ORPHAN)],
-            REPLICASETS,
-            "a",
             &[],
             expect![[r#"
             patch replicasets d/b {"metadata":{"ownerReferences":[]}}

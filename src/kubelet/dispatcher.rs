@@ -38,9 +38,10 @@ impl Pods {
     /// The pod of that name as its worker last saw it. One that the API server has no more is still being ended here, but
     /// its name belongs to whoever comes next.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Shown> {
+        let is_named = |s: &&Shown| s.pod.namespace() == namespace && s.pod.name() == name;
         let all = self.0.lock();
-        let mut there = all.values().filter(|h| !h.inbox.borrow().gone).filter_map(|h| h.shown.borrow().clone());
-        there.find(|s| s.pod.namespace() == namespace && s.pod.name() == name)
+        let mut there = all.values().filter(|h| !h.inbox.borrow().gone);
+        there.find_map(|h| h.shown.borrow().as_ref().filter(is_named).cloned())
     }
 
     /// What the worker of that pod sees, as it changes.

@@ -137,13 +137,6 @@ impl Disk {
         self.journal.bytes() > self.journal_bytes_max
     }
 
-    /// Between two commits: the database gets what has come together in the journal, if that is much.
-    pub fn settle(&mut self) {
-        if self.is_full() {
-            self.flush();
-        }
-    }
-
     /// At the end: the next start finds everything in the database.
     pub fn close(mut self) {
         if !self.pending.is_empty() {
@@ -151,8 +144,8 @@ impl Disk {
         }
     }
 
-    /// A failure is told to the next commit.
-    fn flush(&mut self) {
+    /// Between two commits: the database gets what has come together in the journal. A failure is told to the next one.
+    pub fn flush(&mut self) {
         if self.broken.is_some() {
             return;
         }

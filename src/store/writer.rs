@@ -237,13 +237,13 @@ pub(crate) fn run(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
         }
         let outcomes = shared.commit(&mut desk, batch);
         // Who is answered and writes again at once finds the desk free, unless there is something to do here.
-        let mut busy = desk.is_full().then_some(desk);
+        let mut full = desk.is_full().then_some(desk);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // A caller that went away has its write all the same.
             let _ = reply.send(outcome);
         }
-        if let Some(disk) = busy.as_deref_mut().and_then(|desk| desk.disk.as_mut()) {
-            disk.settle();
+        if let Some(disk) = full.as_mut().and_then(|desk| desk.disk.as_mut()) {
+            disk.flush();
         }
     }
     if let Some(disk) = shared.desk.lock().disk.take() {

@@ -276,7 +276,7 @@ impl Transport for Gated {
     ) -> BoxFuture<'_, Result<http::Response<minik_client::Body>, TransportError>> {
         let (path, metadata) = self.watch;
         let uri = request.uri().to_string();
-        let accepted = request.headers().get("accept").map_or(String::new(), |a| format!("{a:?}"));
+        let accepted = request.headers().get("accept").and_then(|a| a.to_str().ok()).unwrap_or("");
         let gated = uri.contains(path) && uri.contains("watch=true") && accepted.contains(METADATA) == metadata;
         let line = format!("{} {uri} {}", request.method(), String::from_utf8_lossy(request.body()));
         async move {
@@ -304,7 +304,7 @@ const METADATA: &str = "PartialObjectMetadata";
 
 struct Gate {
     server: Server,
-    open: watch::Sender<bool>,
+    is_open: watch::Sender<bool>,
     told: mpsc::UnboundedReceiver<String>,
 }
 
@@ -314,10 +314,10 @@ const REPLICASETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
 impl Gate {
     /// Once the watch has begun.
     async fn at(path: &'static str, metadata: bool) -> Self {
-        let (open, is_open) = watch::channel(true);
+        let (is_open, seen) = watch::channel(true);
         let (teller, told) = mpsc::unbounded_channel();
-        let gated = |to| Gated { to, watch: (path, metadata), open: is_open, told: teller };
-        let mut gate = Self { server: cluster_over(gated).await, open, told };
+        let gated = |to| Gated { to, watch: (path, metadata), open: seen, told: teller };
+        let mut gate = Self { server: cluster_over(gated).await, is_open, told };
         // As many as there are caches with that resource.
         for _ in 0..2 {
             gate.heard(|line| line.contains(path) && line.contains("watch=true")).await;
@@ -326,7 +326,11 @@ impl Gate {
     }
 
     fn close(&self) {
-        self.open.send_replace(false);
+        self.is_open.send_replace(false);
+    }
+
+    fn open(&self) {
+        self.is_open.send_replace(true);
     }
 
     async fn heard(&mut self, wanted: impl Fn(&str) -> bool) -> String {
@@ -378,7 +382,7 @@ async fn an_owner_waits_in_the_foreground_for_what_a_lagging_watch_has_not_shown
     let asked = |line: &str| line.starts_with("GET /apis/apps/v1/namespaces/default/replicasets?limit=");
     let freed = |line: &str| line.starts_with("PATCH") && line.contains("/deployments/a");
     gate.heard(|line| asked(line) || freed(line)).await;
-    gate.open.send_replace(true);
+    gate.open();
     let mut version = Vec::new();
     for events in [&mut events, &mut owners] {
         let ended = loop {
@@ -404,7 +408,7 @@ async fn who_is_deleted_adopts_nothing_even_where_a_watch_lags() {
     let adopted = |line: &str| line.starts_with("PATCH") && line.contains("\"controller\":true");
     let heard = gate.heard(|line| confirmed(line) || adopted(line)).await;
     assert!(confirmed(&heard), "{heard}");
-    gate.open.send_replace(true);
+    gate.open();
     let orphan = gate.server.get(&format!("{REPLICASETS}/{set}")).await.ok();
     assert_eq!(orphan["metadata"]["ownerReferences"], Value::Null);
 }

@@ -176,7 +176,8 @@ async fn measure(server: &Server) -> Result<Vec<Row>> {
     let pace = gets(client, &format!("{PODS}/{one}"), GETS).await?;
     rows.add("GET one Pod, 64 in flight", Unit::PerSecond, pace.per_second(), ">= 5x");
     lists(client, &floor.client, &mut rows).await?;
-    rows.add("RSS with 10,000 Pods and 14,000 ConfigMaps", Unit::Megabytes, server.rss_mb(), ">= 5x");
+    let what = format!("RSS with {PODS_COUNT} Pods and {MAPS_COUNT} ConfigMaps");
+    rows.add(what, Unit::Megabytes, server.rss_mb(), ">= 5x");
     for fan in &FANS {
         let sees = if fan.scope == Scope::Own { "one object each" } else { "everything" };
         let what = format!("{} watchers of {sees}, {} updates/s: p99", fan.watchers, fan.per_second);
